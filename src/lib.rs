@@ -1,0 +1,27 @@
+//! xtshim stands where `iptables` stands. Each command either goes to the real iptables untouched, or, where this
+//! kernel cannot do what it asks, is carried by other means that do the same to every packet.
+//!
+//! Imports point one way: front and CLI → plan → carriers → iptables, nft → sys.
+
+#![deny(unsafe_code)]
+
+pub mod carrier;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod family;
+pub mod front;
+pub mod iptables;
+pub mod journal;
+pub mod nft;
+pub mod plan;
+pub mod probe;
+pub mod rules;
+pub mod sys;
+
+use std::process::ExitCode;
+
+/// Runs what the name of the call asks for, and gives the exit code.
+pub fn main() -> ExitCode {
+    front::main()
+}
