@@ -1,1 +1,1 @@
-//! cli
+//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`.
