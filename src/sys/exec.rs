@@ -1,1 +1,94 @@
-//! exec
+//! Starting other programs: replacing ourselves by the real iptables, or asking it something.
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Variables that a backend may see. The rest could make it run somebody else's code (`LD_*`, `XTABLES_LIBDIR`).
+const KEPT: [&str; 2] = ["TZ", "XTABLES_LOCKFILE"];
+
+/// Where a backend finds `modprobe` when `/proc/sys/kernel/modprobe` names none.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Puts SIGPIPE back to what the C library starts programs with. Rust's runtime ignores it, and an ignored signal
+/// stays ignored across `execve` (signal(7)).
+pub fn restore_sigpipe() {
+    // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+}
+
+/// Replaces this process by `program`: same pid, descriptors, standard streams and signals.
+///
+/// Returns only on failure, with what execve(2) said.
+pub fn replace(program: &Path, argv0: &str, args: &[OsString]) -> io::Result<Infallible> {
+    let path = c_string(program.as_os_str())?;
+    let mut argv = Vec::with_capacity(args.len() + 1);
+    argv.push(c_string(OsStr::new(argv0))?);
+    for arg in args {
+        argv.push(c_string(arg)?);
+    }
+    let mut environment = vec![c_string(OsStr::new(&format!("PATH={PATH}")))?];
+    for (name, value) in kept_environment() {
+        let mut pair = OsString::from(name);
+        pair.push("=");
+        pair.push(value);
+        environment.push(c_string(&pair)?);
+    }
+    Ok(nix::unistd::execve(&path, &argv, &environment)?)
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn kept_environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    KEPT.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
+}
+
+/// `program` with a clean environment and the given `argv[0]`; SIGPIPE at its default.
+pub fn command(program: &Path, argv0: &str, args: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.arg0(argv0).args(args).env_clear().env("PATH", PATH).envs(kept_environment());
+    let prepare = || {
+        restore_sigpipe();
+        Ok(())
+    };
+    // SAFETY: the closure makes one async-signal-safe system call between fork and exec.
+    unsafe { command.pre_exec(prepare) };
+    command
+}
+
+/// Runs `program` with `input` on its standard input, and gives what it said.
+pub fn capture(mut command: Command, input: &[u8]) -> io::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    converse(command, input)
+}
+
+/// Feeds `input` to `command`, whose other streams stay as they were set.
+pub fn converse(mut command: Command, input: &[u8]) -> io::Result<Output> {
+    command.stdin(Stdio::piped());
+    let mut child = command.spawn()?;
+    let pipe = child.stdin.take();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // A child that stops reading early says why on its own; EPIPE here adds nothing.
+            let _ = pipe.map(|mut pipe| pipe.write_all(input));
+        });
+        child.wait_with_output()
+    })
+}
+
+/// Makes `command` start in a network namespace of its own, where nothing it does can touch this one.
+///
+/// Starting it fails with EPERM without CAP_SYS_ADMIN (unshare(2)).
+pub fn isolate_network(command: &mut Command) {
+    let prepare = || unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+    // SAFETY: the closure makes one async-signal-safe system call between fork and exec.
+    unsafe { command.pre_exec(prepare) };
+}

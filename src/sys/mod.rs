@@ -1,8 +1,12 @@
 //! System calls, and the only place for `unsafe`: sockets, namespaces, exec, locks.
 
+#![allow(unsafe_code)]
+
 pub mod exec;
+
 pub mod file;
 pub mod netlink;
 pub mod netns;
 pub mod rtnl;
 pub mod sandbox;
+pub mod time;
