@@ -1,1 +1,100 @@
-//! netlink
+//! A netlink socket of any protocol: open, send a whole request in one datagram, receive.
+//!
+//! The kernel handles a request within `send`: when it returns, every answer that is no dump is already queued.
+
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// A bound netlink socket, closed on exec.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    send_space: usize,
+}
+
+/// What the kernel grants without asking (net.core.wmem_default is never smaller in practice); only a larger
+/// request touches the buffer size.
+const DEFAULT_SEND_SPACE: usize = 64 * 1024;
+
+/// The kernel keeps 32 bytes of the send buffer for itself (netlink_sendmsg in net/netlink/af_netlink.c, since
+/// Linux 2.6).
+const RESERVED: usize = 32;
+
+impl Socket {
+    /// Opens a socket of the netlink `protocol`.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT where the kernel lacks the protocol, EMFILE and the like.
+    pub fn open(protocol: SockProtocol) -> io::Result<Self> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
+            // Refused by old kernels, which then send longer answers or none of the details.
+            let _ = enable(&fd, option);
+        }
+        Ok(Self { fd, send_space: DEFAULT_SEND_SPACE })
+    }
+
+    /// Sends `request` whole, in one datagram.
+    ///
+    /// # Errors
+    /// EMSGSIZE when the buffer cannot be made large enough: nothing was sent then.
+    pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.make_room(request.len());
+        loop {
+            match send(self.fd.as_raw_fd(), request, MsgFlags::empty()) {
+                Ok(sent) if sent == request.len() => return Ok(()),
+                Ok(_) => return Err(io::Error::from(Errno::EMSGSIZE)),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Receives one datagram into `buffer` and gives its length. Waits for it only if `wait`.
+    ///
+    /// # Errors
+    /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false; EMSGSIZE when it did not fit.
+    pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
+        let waiting = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+        loop {
+            match recv(self.fd.as_raw_fd(), buffer, waiting | MsgFlags::MSG_TRUNC) {
+                Ok(size) if size > buffer.len() => return Err(Errno::EMSGSIZE.into()),
+                Ok(size) => return Ok(size),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks for a send buffer that holds `len` bytes: by force where we may, else up to net.core.wmem_max.
+    fn make_room(&mut self, len: usize) {
+        let needed = len + RESERVED;
+        if needed <= self.send_space {
+            return;
+        }
+        // The kernel doubles the number; asking for half would do, asking for all keeps clear of its own overhead.
+        if setsockopt(&self.fd, sockopt::SndBufForce, &needed).is_err() {
+            let _ = setsockopt(&self.fd, sockopt::SndBuf, &needed);
+        }
+        self.send_space = needed;
+    }
+}
+
+/// Turns on a socket option of level SOL_NETLINK (netlink(7), SOCKET OPTIONS).
+fn enable(fd: &OwnedFd, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `fd` is open for the whole call, and `on` is a c_int that outlives it, of the length given.
+    let result = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast::<libc::c_void>(), len)
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}

@@ -1,0 +1,441 @@
+//! One transaction: operations in order, each remembered so that an error can be attributed to it.
+
+#![forbid(unsafe_code)]
+
+use super::expr::Alternative;
+use super::lower;
+use super::uapi::{chain, counter, hook, msg, nfnl, nl, rule, table, verdict};
+use super::wire::Writer;
+use crate::family::Family;
+use std::fmt;
+
+/// A table of nf_tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table<'a> {
+    /// Its address family.
+    pub family: Family,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// Where a base chain is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookPoint {
+    /// NF_INET_PRE_ROUTING
+    Prerouting,
+    /// NF_INET_LOCAL_IN
+    Input,
+    /// NF_INET_FORWARD
+    Forward,
+    /// NF_INET_LOCAL_OUT
+    Output,
+    /// NF_INET_POST_ROUTING
+    Postrouting,
+}
+
+impl HookPoint {
+    /// All of them, by number.
+    pub const ALL: [Self; 5] = [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
+
+    /// `enum nf_inet_hooks` (linux/netfilter.h).
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Prerouting => 0,
+            Self::Input => 1,
+            Self::Forward => 2,
+            Self::Output => 3,
+            Self::Postrouting => 4,
+        }
+    }
+
+    /// The hook's name in nft syntax.
+    pub const fn nft(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+        }
+    }
+}
+
+/// Type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    /// For filtering.
+    Filter,
+    /// Routes again when the packet was changed.
+    Route,
+    /// Network address translation.
+    Nat,
+}
+
+impl ChainKind {
+    /// The type's name, to the kernel and in nft syntax.
+    pub const fn nft(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Route => "route",
+            Self::Nat => "nat",
+        }
+    }
+}
+
+/// What happens to a packet at the end of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// NF_ACCEPT
+    Accept,
+    /// NF_DROP
+    Drop,
+}
+
+impl Policy {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Accept => verdict::ACCEPT as u32,
+            Self::Drop => verdict::DROP as u32,
+        }
+    }
+
+    /// The policy of that number.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Drop),
+            1 => Some(Self::Accept),
+            _ => None,
+        }
+    }
+
+    /// Its name in nft syntax.
+    pub const fn nft(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// A base chain to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseChain<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where it is called.
+    pub hook: HookPoint,
+    /// Lower is earlier (`enum nf_ip_hook_priorities`, linux/netfilter_ipv4.h).
+    pub priority: i32,
+    /// Its type.
+    pub kind: ChainKind,
+    /// Its policy.
+    pub policy: Policy,
+    /// Packets and bytes that the policy has decided, as a start value.
+    pub counters: (u64, u64),
+}
+
+/// Where a rule goes. The kernel takes operations one by one: several rules before one handle keep their order,
+/// several after one handle or at the front come out reversed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// At the end.
+    Append,
+    /// At the front.
+    Prepend,
+    /// Right before the rule with that handle.
+    BeforeHandle(u64),
+    /// Right behind the rule with that handle.
+    AfterHandle(u64),
+}
+
+/// What an operation does; displayed as iptables names it in its errors (`RULE_APPEND`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The transaction as a whole: no operation of its own.
+    Commit,
+    /// A new table.
+    TableAdd,
+    /// Takes a table away with all that is in it.
+    TableDelete,
+    /// Takes all rules of a table away.
+    TableFlush,
+    /// A base chain.
+    ChainAdd,
+    /// A chain of the user's.
+    ChainUserAdd,
+    /// Sets policy or policy counters.
+    ChainUpdate,
+    /// A new name for a chain.
+    ChainRename,
+    /// Takes a chain away.
+    ChainDelete,
+    /// Takes all rules of a chain away.
+    ChainFlush,
+    /// A rule at the end.
+    RuleAppend,
+    /// A rule elsewhere.
+    RuleInsert,
+    /// A rule for another.
+    RuleReplace,
+    /// Takes a rule away.
+    RuleDelete,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Commit => "COMMIT",
+            Self::TableAdd => "TABLE_ADD",
+            Self::TableDelete => "TABLE_DELETE",
+            Self::TableFlush => "TABLE_FLUSH",
+            Self::ChainAdd => "CHAIN_ADD",
+            Self::ChainUserAdd => "CHAIN_USER_ADD",
+            Self::ChainUpdate => "CHAIN_UPDATE",
+            Self::ChainRename => "CHAIN_RENAME",
+            Self::ChainDelete => "CHAIN_DEL",
+            Self::ChainFlush => "RULE_FLUSH",
+            Self::RuleAppend => "RULE_APPEND",
+            Self::RuleInsert => "RULE_INSERT",
+            Self::RuleReplace => "RULE_REPLACE",
+            Self::RuleDelete => "RULE_DELETE",
+        })
+    }
+}
+
+/// What stands behind a sequence number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    pub operation: Operation,
+    pub chain: Option<String>,
+}
+
+/// One transaction in the making. The operations' order is the kernel's: a jump's chain must have been added before.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    messages: Writer,
+    /// Of each message, in order.
+    labels: Vec<Label>,
+    last: usize,
+    next_set: u32,
+    malformed: Option<(Label, &'static str)>,
+}
+
+impl Batch {
+    /// A transaction that does nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.malformed.is_none()
+    }
+
+    /// Makes a table, or does nothing where it is there.
+    pub fn add_table(&mut self, at: Table<'_>) {
+        self.push(at, Operation::TableAdd, None, msg::NEWTABLE, nl::F_CREATE, |out| {
+            out.put_str(table::NAME, at.name);
+            out.put_u32(table::FLAGS, 0);
+        });
+    }
+
+    /// Takes a table away with all that is in it. ENOENT where there is none.
+    pub fn delete_table(&mut self, at: Table<'_>) {
+        self.push(at, Operation::TableDelete, None, msg::DELTABLE, 0, |out| out.put_str(table::NAME, at.name));
+    }
+
+    /// Makes a base chain; where it is there, sets its policy and counters (EEXIST if its hook differs).
+    pub fn add_base_chain(&mut self, at: Table<'_>, new: BaseChain<'_>) {
+        self.push(at, Operation::ChainAdd, Some(new.name), msg::NEWCHAIN, nl::F_CREATE, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_str(chain::NAME, new.name);
+            out.put_str(chain::TYPE, new.kind.nft());
+            out.nest(chain::HOOK, |out| {
+                out.put_u32(hook::HOOKNUM, new.hook.number());
+                out.put(hook::PRIORITY, &new.priority.to_be_bytes());
+            });
+            out.put_u32(chain::POLICY, new.policy.number());
+            put_counters(out, new.counters);
+        });
+    }
+
+    /// Makes a chain that is called by jumps only. EEXIST where it is there.
+    pub fn add_chain(&mut self, at: Table<'_>, name: &str) {
+        let flags = nl::F_CREATE | nl::F_EXCL;
+        self.push(at, Operation::ChainUserAdd, Some(name), msg::NEWCHAIN, flags, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_str(chain::NAME, name);
+        });
+    }
+
+    /// Makes a chain that is called by jumps only, or does nothing where it is there.
+    pub fn ensure_chain(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Operation::ChainUserAdd, Some(name), msg::NEWCHAIN, nl::F_CREATE, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_str(chain::NAME, name);
+        });
+    }
+
+    /// Sets a base chain's policy, and its packet and byte counters if given.
+    pub fn set_policy(&mut self, at: Table<'_>, name: &str, policy: Policy, counters: Option<(u64, u64)>) {
+        self.push(at, Operation::ChainUpdate, Some(name), msg::NEWCHAIN, 0, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_str(chain::NAME, name);
+            out.put_u32(chain::POLICY, policy.number());
+            if let Some(counters) = counters {
+                put_counters(out, counters);
+            }
+        });
+    }
+
+    /// Renames the chain with that handle; `from` is for the error only. EEXIST where the name is taken.
+    pub fn rename_chain(&mut self, at: Table<'_>, handle: u64, from: &str, to: &str) {
+        self.push(at, Operation::ChainRename, Some(from), msg::NEWCHAIN, 0, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_u64(chain::HANDLE, handle);
+            out.put_str(chain::NAME, to);
+        });
+    }
+
+    /// Takes a chain away. EBUSY where a rule refers to it; its own rules go with it on newer kernels only, so they
+    /// are to be flushed before.
+    pub fn delete_chain(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Operation::ChainDelete, Some(name), msg::DELCHAIN, 0, |out| {
+            out.put_str(chain::TABLE, at.name);
+            out.put_str(chain::NAME, name);
+        });
+    }
+
+    /// Takes all rules of a chain away.
+    pub fn flush_chain(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Operation::ChainFlush, Some(name), msg::DELRULE, 0, |out| {
+            out.put_str(rule::TABLE, at.name);
+            out.put_str(rule::CHAIN, name);
+        });
+    }
+
+    /// Takes all rules of all chains of a table away.
+    pub fn flush_table(&mut self, at: Table<'_>) {
+        self.push(at, Operation::TableFlush, None, msg::DELRULE, 0, |out| out.put_str(rule::TABLE, at.name));
+    }
+
+    /// Adds a rule. `userdata` holds 256 bytes at most; empty: none.
+    pub fn add_rule(&mut self, at: Table<'_>, chain: &str, position: Position, rule: &Alternative, userdata: &[u8]) {
+        let (operation, flags) = match position {
+            Position::Append => (Operation::RuleAppend, nl::F_CREATE | nl::F_APPEND),
+            Position::AfterHandle(_) => (Operation::RuleInsert, nl::F_CREATE | nl::F_APPEND),
+            Position::Prepend | Position::BeforeHandle(_) => (Operation::RuleInsert, nl::F_CREATE),
+        };
+        self.push_rule(at, operation, chain, flags, rule, userdata, |out| match position {
+            Position::BeforeHandle(handle) | Position::AfterHandle(handle) => out.put_u64(rule::POSITION, handle),
+            Position::Append | Position::Prepend => {}
+        });
+    }
+
+    /// Puts a rule in the place of the one with that handle.
+    pub fn replace_rule(&mut self, at: Table<'_>, chain: &str, handle: u64, rule: &Alternative, userdata: &[u8]) {
+        self.push_rule(at, Operation::RuleReplace, chain, nl::F_REPLACE, rule, userdata, |out| {
+            out.put_u64(rule::HANDLE, handle);
+        });
+    }
+
+    /// Takes the rule with that handle away.
+    pub fn delete_rule(&mut self, at: Table<'_>, chain: &str, handle: u64) {
+        self.push(at, Operation::RuleDelete, Some(chain), msg::DELRULE, 0, |out| {
+            out.put_str(rule::TABLE, at.name);
+            out.put_str(rule::CHAIN, chain);
+            out.put_u64(rule::HANDLE, handle);
+        });
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push_rule(
+        &mut self,
+        at: Table<'_>,
+        operation: Operation,
+        chain: &str,
+        flags: u16,
+        alternative: &Alternative,
+        userdata: &[u8],
+        place: impl FnOnce(&mut Writer),
+    ) {
+        let lowered = match lower::rule(alternative, &mut self.next_set) {
+            Ok(lowered) => lowered,
+            Err(lower::Malformed(why)) => {
+                let label = Label { operation, chain: Some(chain.to_owned()) };
+                self.malformed.get_or_insert((label, why));
+                return;
+            }
+        };
+        for set in &lowered.sets {
+            self.push(at, operation, Some(chain), msg::NEWSET, nl::F_CREATE, |out| set.put_set(out, at.name));
+            self.push(at, operation, Some(chain), msg::NEWSETELEM, nl::F_CREATE, |out| set.put_elements(out, at.name));
+        }
+        self.push(at, operation, Some(chain), msg::NEWRULE, flags, |out| {
+            out.put_str(rule::TABLE, at.name);
+            out.put_str(rule::CHAIN, chain);
+            place(out);
+            out.nest(rule::EXPRESSIONS, |out| out.append(&lowered.expressions));
+            if !userdata.is_empty() {
+                out.put(rule::USERDATA, userdata);
+            }
+        });
+    }
+
+    fn push(
+        &mut self,
+        at: Table<'_>,
+        operation: Operation,
+        chain: Option<&str>,
+        message: u8,
+        flags: u16,
+        fill: impl FnOnce(&mut Writer),
+    ) {
+        self.last = self.messages.bytes().len();
+        // The number within the batch; the connection counts on from its own when it sends.
+        let seq = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        let start = self.messages.begin(message, nl::F_REQUEST | flags, seq, at.family.nfproto());
+        fill(&mut self.messages);
+        self.messages.end_message(start);
+        self.labels.push(Label { operation, chain: chain.map(str::to_owned) });
+    }
+
+    pub(super) fn malformed(&self) -> Option<&(Label, &'static str)> {
+        self.malformed.as_ref()
+    }
+
+    pub(super) fn too_long(&self) -> bool {
+        self.messages.too_long()
+    }
+
+    pub(super) fn labels(&self) -> &[Label] {
+        &self.labels
+    }
+
+    /// The datagram. Its sequence numbers are `first` for the beginning, then one more for each message; the last
+    /// operation asks for an acknowledgement. Without `finish` the kernel prepares it all and throws it away.
+    pub(super) fn datagram(mut self, first: u32, generation: Option<u32>, finish: bool) -> Vec<u8> {
+        self.messages.request_ack(self.last);
+        self.messages.renumber(first.wrapping_add(1));
+        let mut out = Writer::new();
+        let begin = out.begin_raw(nfnl::BATCH_BEGIN, nl::F_REQUEST, first, 0, nfnl::SUBSYS_NFTABLES);
+        if let Some(generation) = generation {
+            out.put_u32(nfnl::BATCH_GENID, generation);
+        }
+        out.end_message(begin);
+        out.append(&self.messages);
+        if finish {
+            let seq = first.wrapping_add(1).wrapping_add(u32::try_from(self.labels.len()).unwrap_or(u32::MAX));
+            let end = out.begin_raw(nfnl::BATCH_END, nl::F_REQUEST, seq, 0, nfnl::SUBSYS_NFTABLES);
+            out.end_message(end);
+        }
+        out.into_bytes()
+    }
+}
+
+fn put_counters(out: &mut Writer, (packets, bytes): (u64, u64)) {
+    out.nest(chain::COUNTERS, |out| {
+        out.put_u64(counter::BYTES, bytes);
+        out.put_u64(counter::PACKETS, packets);
+    });
+}

@@ -1,0 +1,475 @@
+//! The conversation with the kernel: dumps, single requests, and transactions.
+
+#![forbid(unsafe_code)]
+
+use super::batch::{Batch, ChainKind, Operation, Policy};
+use super::expr::Verdict;
+use super::uapi::{chain, counter, data, elem, generation, hook, immediate, msg, nl, reg, rule, table, verdict};
+use super::wire::{Attributes, Message, Messages, Writer};
+use crate::family::Family;
+use crate::sys::netlink::Socket;
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use std::{fmt, io};
+
+/// Larger than any datagram of a dump (the kernel stays below 32 KiB) and any single answer.
+const RECEIVE_SPACE: usize = 128 * 1024;
+
+/// A dump that was interrupted by changes this often belongs to a ruleset that never rests.
+const DUMP_ATTEMPTS: usize = 100;
+
+/// One NETLINK_NETFILTER socket.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    buffer: Vec<u8>,
+    next_seq: u32,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub handle: u64,
+    /// How many chains and sets it holds.
+    pub use_count: u32,
+    /// NFTA_TABLE_USERDATA.
+    pub userdata: Vec<u8>,
+}
+
+/// Where a base chain hangs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// `enum nf_inet_hooks`
+    pub num: u32,
+    /// Lower is earlier.
+    pub priority: i32,
+    /// `filter`, `route` or `nat`.
+    pub kind: String,
+}
+
+impl Hook {
+    /// Whether it is a chain of that type.
+    pub fn is(&self, kind: ChainKind) -> bool {
+        self.kind == kind.nft()
+    }
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainInfo {
+    /// Its name.
+    pub name: String,
+    /// Its number in the kernel.
+    pub handle: u64,
+    /// Of a base chain.
+    pub hook: Option<Hook>,
+    /// Of a base chain.
+    pub policy: Option<Policy>,
+    /// Packets and bytes that the policy has decided.
+    pub counters: Option<(u64, u64)>,
+    /// Its rules and the jumps to it, together.
+    pub use_count: u32,
+    /// NFTA_CHAIN_USERDATA.
+    pub userdata: Vec<u8>,
+}
+
+/// An expression as the kernel tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawExpr {
+    /// Its type (`payload`, `cmp`, …).
+    pub name: String,
+    /// Contents of NFTA_EXPR_DATA.
+    pub data: Vec<u8>,
+}
+
+impl RawExpr {
+    /// Its attributes.
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes(&self.data)
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// The chain that it is in.
+    pub chain: String,
+    /// Its number in the kernel.
+    pub handle: u64,
+    /// NFTA_RULE_USERDATA.
+    pub userdata: Vec<u8>,
+    /// Sum of its counters.
+    pub packets: u64,
+    /// Sum of its counters.
+    pub bytes: u64,
+    /// What it ends with.
+    pub verdict: Option<Verdict>,
+    /// All of its expressions.
+    pub expressions: Vec<RawExpr>,
+}
+
+/// Why a transaction did not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitError {
+    /// What the kernel answered. ERESTART: the ruleset has changed since the generation that was given.
+    pub errno: Errno,
+    /// The first operation that failed.
+    pub operation: Operation,
+    /// Its chain.
+    pub chain: Option<String>,
+}
+
+impl CommitError {
+    /// Whether the ruleset has changed since the generation that was given: read again and retry.
+    pub fn is_race(&self) -> bool {
+        self.errno == Errno::ERESTART
+    }
+
+    fn whole(errno: Errno) -> Self {
+        Self { errno, operation: Operation::Commit, chain: None }
+    }
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed ({})", self.operation, self.errno.desc())?;
+        match &self.chain {
+            Some(chain) => write!(f, ": chain {chain}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+impl Connection {
+    /// Opens the socket. No right is needed to open it; every request needs CAP_NET_ADMIN in the user namespace that
+    /// owns the network namespace.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT where the kernel has no nfnetlink.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        Ok(Self { socket, buffer: vec![0; RECEIVE_SPACE], next_seq: 1 })
+    }
+
+    /// The generation of the namespace's ruleset: changes with every transaction.
+    ///
+    /// # Errors
+    /// EINVAL where the kernel has no nf_tables, EPERM without the right.
+    pub fn generation(&mut self) -> io::Result<u32> {
+        let found = self.request(msg::GETGEN, 0, nl::F_REQUEST, |_| {}, |message| {
+            (message.nf_tables() == Some(msg::NEWGEN)).then(|| message.attributes().u32(generation::ID)).flatten()
+        })?;
+        found.into_iter().next().ok_or_else(|| Errno::EBADMSG.into())
+    }
+
+    /// One table, or `None` where there is no such.
+    ///
+    /// # Errors
+    /// EINVAL where the kernel has no nf_tables, EPERM without the right.
+    pub fn table(&mut self, family: Family, name: &str) -> io::Result<Option<TableInfo>> {
+        let fill = |out: &mut Writer| out.put_str(table::NAME, name);
+        match self.request(msg::GETTABLE, family.nfproto(), nl::F_REQUEST, fill, |message| read_table(family, message)) {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The family's tables.
+    ///
+    /// # Errors
+    /// As [`Connection::table`]; EINTR when the ruleset did not rest long enough to be read.
+    pub fn tables(&mut self, family: Family) -> io::Result<Vec<TableInfo>> {
+        self.dump(msg::GETTABLE, family, |_| {}, |message| read_table(family, message))
+    }
+
+    /// A table's chains, in the kernel's order; empty where there is no such table.
+    ///
+    /// # Errors
+    /// As [`Connection::tables`].
+    pub fn chains(&mut self, family: Family, table: &str) -> io::Result<Vec<ChainInfo>> {
+        self.dump(msg::GETCHAIN, family, |_| {}, |message| read_chain(family, table, message))
+    }
+
+    /// A table's rules, or one chain's, in order; empty where there is no such table or chain.
+    ///
+    /// # Errors
+    /// As [`Connection::tables`].
+    pub fn rules(&mut self, family: Family, table: &str, chain: Option<&str>) -> io::Result<Vec<RuleInfo>> {
+        let fill = |out: &mut Writer| {
+            out.put_str(rule::TABLE, table);
+            if let Some(chain) = chain {
+                out.put_str(rule::CHAIN, chain);
+            }
+        };
+        let found = self.dump(msg::GETRULE, family, fill, |message| read_rule(family, table, message))?;
+        Ok(found.into_iter().filter(|rule| chain.is_none_or(|chain| chain == rule.chain)).collect())
+    }
+
+    /// The members of a set: each key as the kernel holds it, and whether it ends an interval.
+    ///
+    /// # Errors
+    /// As [`Connection::tables`]; ENOENT where there is no such set.
+    pub fn set_elements(&mut self, family: Family, table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, bool)>> {
+        let fill = |out: &mut Writer| {
+            out.put_str(elem::LIST_TABLE, table);
+            out.put_str(elem::LIST_SET, set);
+        };
+        let found = self.dump(msg::GETSETELEM, family, fill, |message| read_elements(family, message))?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Applies a batch as one transaction: all of it or nothing. With a `generation`, only if the ruleset is still
+    /// that one.
+    ///
+    /// # Errors
+    /// The first operation that failed, or [`Operation::Commit`] for the transaction as a whole: ERESTART when the
+    /// generation differs, EMSGSIZE when the batch is larger than the send buffer can be made.
+    pub fn commit(&mut self, batch: Batch, generation: Option<u32>) -> Result<(), CommitError> {
+        self.transact(batch, generation, true)
+    }
+
+    /// Has the kernel prepare a batch and throw it away. Modules that it loads for it stay.
+    ///
+    /// # Errors
+    /// As [`Connection::commit`].
+    pub fn check(&mut self, batch: Batch) -> Result<(), CommitError> {
+        self.transact(batch, None, false)
+    }
+
+    fn transact(&mut self, batch: Batch, generation: Option<u32>, finish: bool) -> Result<(), CommitError> {
+        if let Some((label, _)) = batch.malformed() {
+            let (operation, chain) = (label.operation, label.chain.clone());
+            return Err(CommitError { errno: Errno::EINVAL, operation, chain });
+        }
+        if batch.too_long() {
+            return Err(CommitError::whole(Errno::EMSGSIZE));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let labels = batch.labels().to_vec();
+        let first = self.take_seqs(labels.len() + 2);
+        let request = batch.datagram(first, generation, finish);
+        self.socket.send(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
+        let (failed, acknowledged) = self.answers(first, labels.len());
+        match failed {
+            Some((number, errno)) => Err(match number.checked_sub(1).and_then(|index| labels.get(index)) {
+                Some(label) => CommitError { errno, operation: label.operation, chain: label.chain.clone() },
+                None => CommitError::whole(errno),
+            }),
+            None if acknowledged => Ok(()),
+            None => Err(CommitError::whole(Errno::EBADMSG)),
+        }
+    }
+
+    /// The first failure, as number within the batch (0: its beginning) and errno, and whether the last operation was
+    /// acknowledged. All answers are queued by the time that the request is sent. A transaction that fails as a
+    /// whole when it is committed is told at its beginning, and acknowledgements follow: so a failure outweighs those.
+    fn answers(&mut self, first: u32, operations: usize) -> (Option<(usize, Errno)>, bool) {
+        let mut failed: Option<(usize, Errno)> = None;
+        let mut acknowledged = false;
+        loop {
+            let size = match self.socket.receive(&mut self.buffer, false) {
+                Ok(size) => size,
+                Err(error) if errno_of(&error) == Errno::EAGAIN => return (failed, acknowledged),
+                // Answers were lost; what is still queued may tell more.
+                Err(error) if errno_of(&error) == Errno::ENOBUFS => {
+                    failed = failed.or(Some((0, Errno::ENOBUFS)));
+                    continue;
+                }
+                Err(error) => return (failed.or(Some((0, errno_of(&error)))), acknowledged),
+            };
+            for message in Messages(self.buffer.get(..size).unwrap_or_default()) {
+                let Ok(number) = usize::try_from(message.seq.wrapping_sub(first)) else { continue };
+                match message.error() {
+                    Some(_) if number > operations => {}
+                    Some(0) => acknowledged |= number == operations,
+                    Some(errno) => failed = failed.or(Some((number, Errno::from_raw(errno)))),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn dump<T>(
+        &mut self,
+        message: u8,
+        family: Family,
+        fill: impl Fn(&mut Writer),
+        read: impl Fn(Message<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &read) {
+                Err(error) if matches!(errno_of(&error), Errno::EINTR | Errno::ENOBUFS) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::EINTR.into())
+    }
+
+    /// One request and its answers: several for a dump, else one.
+    fn request<T>(
+        &mut self,
+        message: u8,
+        nfproto: u8,
+        flags: u16,
+        fill: impl Fn(&mut Writer),
+        read: impl Fn(Message<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let seq = self.take_seqs(1);
+        let mut out = Writer::new();
+        let start = out.begin(message, flags, seq, nfproto);
+        fill(&mut out);
+        out.end_message(start);
+        self.socket.send(out.bytes())?;
+
+        let is_dump = flags & nl::F_DUMP == nl::F_DUMP;
+        let mut found = Vec::new();
+        let mut interrupted = false;
+        loop {
+            let size = self.socket.receive(&mut self.buffer, true)?;
+            for message in Messages(self.buffer.get(..size).unwrap_or_default()) {
+                if message.seq != seq {
+                    continue;
+                }
+                interrupted |= message.flags & nl::F_DUMP_INTR != 0;
+                let ended = match message.kind {
+                    nl::ERROR => Some(message.error().unwrap_or(Errno::EBADMSG as i32)),
+                    nl::DONE => Some(done_error(message)),
+                    _ => {
+                        found.extend(read(message));
+                        (!is_dump).then_some(0)
+                    }
+                };
+                match ended {
+                    Some(0) if interrupted => return Err(Errno::EINTR.into()),
+                    Some(0) => return Ok(found),
+                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn take_seqs(&mut self, count: usize) -> u32 {
+        let first = self.next_seq;
+        self.next_seq = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+        first
+    }
+}
+
+/// NLMSG_DONE carries an error in newer kernels: 0, or an errno with its sign turned.
+fn done_error(message: Message<'_>) -> i32 {
+    message.body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes).min(0).saturating_neg())
+}
+
+fn is_of(family: Family, message: Message<'_>, kind: u8) -> bool {
+    message.nf_tables() == Some(kind) && message.nfproto() == Some(family.nfproto())
+}
+
+fn bytes_of(attributes: Attributes<'_>, kind: u16) -> Vec<u8> {
+    attributes.find(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default()
+}
+
+fn read_table(family: Family, message: Message<'_>) -> Option<TableInfo> {
+    let attributes = message.attributes();
+    is_of(family, message, msg::NEWTABLE).then_some(())?;
+    Some(TableInfo {
+        name: attributes.string(table::NAME)?,
+        handle: attributes.u64(table::HANDLE).unwrap_or_default(),
+        use_count: attributes.u32(table::USE).unwrap_or_default(),
+        userdata: bytes_of(attributes, table::USERDATA),
+    })
+}
+
+fn read_chain(family: Family, table: &str, message: Message<'_>) -> Option<ChainInfo> {
+    let attributes = message.attributes();
+    is_of(family, message, msg::NEWCHAIN).then_some(())?;
+    (attributes.string(chain::TABLE)? == table).then_some(())?;
+    let hook = attributes.nested(chain::HOOK).and_then(|nested| {
+        Some(Hook {
+            num: nested.u32(hook::HOOKNUM)?,
+            priority: nested.u32(hook::PRIORITY)?.cast_signed(),
+            kind: attributes.string(chain::TYPE)?,
+        })
+    });
+    Some(ChainInfo {
+        name: attributes.string(chain::NAME)?,
+        handle: attributes.u64(chain::HANDLE)?,
+        hook,
+        policy: attributes.u32(chain::POLICY).and_then(Policy::from_number),
+        counters: attributes.nested(chain::COUNTERS).and_then(read_counter),
+        use_count: attributes.u32(chain::USE).unwrap_or_default(),
+        userdata: bytes_of(attributes, chain::USERDATA),
+    })
+}
+
+fn read_counter(attributes: Attributes<'_>) -> Option<(u64, u64)> {
+    Some((attributes.u64(counter::PACKETS)?, attributes.u64(counter::BYTES)?))
+}
+
+fn read_rule(family: Family, table: &str, message: Message<'_>) -> Option<RuleInfo> {
+    let attributes = message.attributes();
+    is_of(family, message, msg::NEWRULE).then_some(())?;
+    (attributes.string(rule::TABLE)? == table).then_some(())?;
+    let expressions: Vec<RawExpr> =
+        attributes.nested(rule::EXPRESSIONS).into_iter().flatten().filter_map(|item| read_expr(item.nested())).collect();
+    let counters: Vec<(u64, u64)> = expressions
+        .iter()
+        .filter(|expr| expr.name == "counter")
+        .filter_map(|expr| read_counter(expr.attributes()))
+        .collect();
+    Some(RuleInfo {
+        chain: attributes.string(rule::CHAIN)?,
+        handle: attributes.u64(rule::HANDLE)?,
+        userdata: bytes_of(attributes, rule::USERDATA),
+        packets: counters.iter().fold(0, |sum, (packets, _)| sum.wrapping_add(*packets)),
+        bytes: counters.iter().fold(0, |sum, (_, bytes)| sum.wrapping_add(*bytes)),
+        verdict: expressions.iter().rev().find_map(read_verdict),
+        expressions,
+    })
+}
+
+fn read_elements(family: Family, message: Message<'_>) -> Option<Vec<(Vec<u8>, bool)>> {
+    is_of(family, message, msg::NEWSETELEM).then_some(())?;
+    let elements = message.attributes().nested(elem::LIST_ELEMENTS)?;
+    Some(
+        elements
+            .filter_map(|element| {
+                let attributes = element.nested();
+                let key = attributes.nested(elem::KEY)?.find(data::VALUE)?.value.to_vec();
+                let ends = attributes.u32(elem::FLAGS).is_some_and(|flags| flags & elem::INTERVAL_END != 0);
+                Some((key, ends))
+            })
+            .collect(),
+    )
+}
+
+fn read_expr(attributes: Attributes<'_>) -> Option<RawExpr> {
+    Some(RawExpr { name: attributes.string(data::EXPR_NAME)?, data: bytes_of(attributes, data::EXPR_DATA) })
+}
+
+fn read_verdict(expr: &RawExpr) -> Option<Verdict> {
+    let attributes = expr.attributes();
+    (expr.name == "immediate" && attributes.u32(immediate::DREG)? == reg::VERDICT).then_some(())?;
+    let found = attributes.nested(immediate::DATA)?.nested(data::VERDICT)?;
+    let chain = || found.string(data::VERDICT_CHAIN);
+    match found.u32(data::VERDICT_CODE)?.cast_signed() {
+        verdict::ACCEPT => Some(Verdict::Accept),
+        verdict::DROP => Some(Verdict::Drop),
+        verdict::RETURN => Some(Verdict::Return),
+        verdict::JUMP => chain().map(Verdict::Jump),
+        verdict::GOTO => chain().map(Verdict::Goto),
+        _ => None,
+    }
+}
