@@ -1,6 +1,8 @@
 //! The netlink batch, the nft syntax and the libnftables JSON of a rule must make the same rule. Needs root and the
 //! real `nft`; each test runs in a network namespace of its own.
 
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
 use std::process::{Command, Stdio};
