@@ -141,22 +141,25 @@ impl Record {
         escape(&line)
     }
 
-    /// One line of JSON in ASCII alone, so that no terminal takes part of it for a control sequence; newline included.
+    /// One line of JSON, newline included.
     fn json_line(&self) -> serde_json::Result<String> {
-        let json = serde_json::to_string(self)?;
-        let mut line = String::with_capacity(json.len() + 1);
-        for c in json.chars() {
-            if c.is_ascii() && c != '\x7f' {
-                line.push(c);
-            } else {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(line, "\\u{unit:04x}");
-                }
+        Ok(ascii_json(&serde_json::to_string(self)?) + "\n")
+    }
+}
+
+/// The same JSON in printable ASCII alone, so that no terminal takes part of it for a control sequence.
+pub fn ascii_json(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() && c != '\x7f' {
+            ascii.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(ascii, "\\u{unit:04x}");
             }
         }
-        line.push('\n');
-        Ok(line)
     }
+    ascii
 }
 
 /// The command as it can be pasted into a shell. What no shell can say is shown escaped.

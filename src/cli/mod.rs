@@ -1,1 +1,129 @@
-//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`.
+//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`. The fronts' names as subcommands never get here:
+//! their arguments are iptables' own, which clap would misread.
+//!
+//! Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.
+
+#![forbid(unsafe_code)]
+
+pub mod log;
+pub mod probe;
+pub mod selftest;
+pub mod translate;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What help and complaints call the program, however it was called.
+const NAME: &str = "xtshim";
+
+/// Environment variable with env_logger's filter for the management CLI's own diagnostics (`debug`, `xtshim=trace`).
+const LOG_VARIABLE: &str = "XTSHIM_LOG";
+
+#[derive(Parser)]
+#[command(
+    name = NAME,
+    version,
+    about = "Stands where iptables stands, and carries by other means what this kernel cannot do for it.",
+    long_about = "Stands where iptables stands, and carries by other means what this kernel cannot do for it.\n\n\
+        Docker 28 needs the raw table of iptables. Where the kernel has none (Jetson, many NAS and phone kernels), \
+        `docker run` dies with \"Unable to enable DIRECT ACCESS FILTERING - DROP rule\". Called as `iptables`, xtshim \
+        passes every command on to the real one, except those that this kernel cannot do: they are carried by rules \
+        that do the same to every packet, and each is told of in the journal.",
+    after_help = AFTER_HELP,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+In a hurry:
+  xtshim selftest      does Docker 28 work on this machine with xtshim? Tries it, changes nothing
+  xtshim probe         what this kernel and its iptables can do, and why not
+  xtshim log -f        what is rewritten, as it happens
+
+By hand:
+  xtshim iptables ...  as if called as `iptables`; the same for ip6tables, and for -save and -restore of both
+
+Files:
+  /etc/xtshim/xtshim.toml              configuration, optional
+  /var/log/xtshim/rewrites.jsonl       every rewrite, a JSON object a line
+
+Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.";
+
+#[derive(Subcommand)]
+enum Command {
+    Probe(probe::Args),
+    Translate(translate::Args),
+    Selftest(selftest::Args),
+    Log(log::Args),
+}
+
+/// How a subcommand ended, unless it failed with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Well,
+    /// Exit code 1: what was asked for is not so; what is wrong has been said.
+    NotWell,
+}
+
+/// Runs the management CLI on its arguments, without the program's name.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    env_logger::init_from_env(LOG_VARIABLE);
+    let cli = match Cli::try_parse_from(std::iter::once(OsString::from(NAME)).chain(args)) {
+        Ok(cli) => cli,
+        Err(message) => return show(&message),
+    };
+    match run(cli.command, &mut io::stdout().lock()) {
+        Ok(Outcome::Well) => ExitCode::SUCCESS,
+        Ok(Outcome::NotWell) => ExitCode::FAILURE,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "xtshim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let outcome = match command {
+        Command::Probe(args) => probe::run(&args, out),
+        Command::Translate(args) => translate::run(&args, out),
+        Command::Selftest(args) => selftest::run(&args, out),
+        Command::Log(args) => log::run(&args, out),
+    }?;
+    out.flush()?;
+    Ok(outcome)
+}
+
+/// Prints clap's help, version or complaint where it belongs.
+fn show(message: &clap::Error) -> ExitCode {
+    let _ = message.print();
+    match message.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(2),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
