@@ -215,7 +215,8 @@ pub fn escape(text: &str) -> String {
 
 /// C1 controls, line and paragraph separators, and the bidirectional controls (Unicode Standard Annex 9, section 2).
 fn acts_on_a_terminal(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The command name of a process, escaped; empty where /proc does not tell.

@@ -7,8 +7,7 @@ use std::io::Write;
 
 /// Try whether Docker 28 would work here, in a throwaway network.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-}
+pub struct Args {}
 
 /// Prints it.
 pub fn run(_args: &Args, _out: &mut dyn Write) -> anyhow::Result<Outcome> {

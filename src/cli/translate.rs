@@ -7,8 +7,7 @@ use std::io::Write;
 
 /// Show what a command would be carried as, without doing it.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-}
+pub struct Args {}
 
 /// Prints it.
 pub fn run(_args: &Args, _out: &mut dyn Write) -> anyhow::Result<Outcome> {

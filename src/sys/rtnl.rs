@@ -280,8 +280,7 @@ mod tests {
         at_host.add_bridge("br0").unwrap();
         at_host.add_veth("port0", "eth0", &container).unwrap();
         at_host.set_master("port0", "br0").unwrap();
-        for (host_address, container_address, prefix) in
-            [("10.9.0.1", "10.9.0.2", 24), ("fd00:9::1", "fd00:9::2", 64)]
+        for (host_address, container_address, prefix) in [("10.9.0.1", "10.9.0.2", 24), ("fd00:9::1", "fd00:9::2", 64)]
         {
             at_host.add_address("br0", host_address.parse().unwrap(), prefix).unwrap();
             at_container.add_address("eth0", container_address.parse().unwrap(), prefix).unwrap();
