@@ -1,5 +1,29 @@
-//! The iptables language: argv or a restore file becomes commands holding rules. No I/O.
+//! The iptables language: argv or a restore file becomes commands holding rules. Apart from looking up names that are
+//! not numbers ([`names`]) there is no I/O here.
 
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod command;
 pub mod dialect;
+pub mod ext;
+pub mod getopt;
+pub mod interface;
+pub mod list;
+pub mod names;
+pub mod number;
+pub mod parse;
+pub mod protocol;
+pub mod restore;
+pub mod rule;
+pub mod translate;
+
+#[cfg(test)]
+mod oracle;
+
+pub use command::{Command, Invocation};
+pub use list::{ListOptions, chain_header, column_header, list_header};
+pub use parse::{parse, peek_table};
+pub use restore::quote;
+pub use rule::Rule;
+pub use translate::TranslateContext;

@@ -1,0 +1,225 @@
+//! Addresses with masks, as `-s` and `-d` take them.
+
+#![forbid(unsafe_code)]
+
+use super::{names, number};
+use crate::error::Error;
+use crate::family::Family;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address and the bits of it that count; the others are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Of the rule's family.
+    pub address: IpAddr,
+    /// Any bit pattern, of the same family.
+    pub mask: IpAddr,
+}
+
+/// A network, or everything but it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressMatch {
+    /// What the address is held against.
+    pub network: Network,
+    /// `!` stood before it.
+    pub inverted: bool,
+}
+
+/// Bytes of an address in network order.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    }
+}
+
+/// Mask whose first `length` bits are set; `length` is at most the family's address width.
+fn prefix_mask(family: Family, length: u32) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - length).unwrap_or(0))),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX.checked_shl(128 - length).unwrap_or(0))),
+    }
+}
+
+impl Network {
+    /// `address/mask` with the host bits cleared.
+    pub fn new(address: IpAddr, mask: IpAddr) -> Self {
+        let address = match (address, mask) {
+            (IpAddr::V4(a), IpAddr::V4(m)) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & m.to_bits())),
+            (IpAddr::V6(a), IpAddr::V6(m)) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & m.to_bits())),
+            (other, _) => other,
+        };
+        Self { address, mask }
+    }
+
+    /// Whether every address is in it.
+    pub fn is_all(&self) -> bool {
+        bits(self.mask).0 == 0
+    }
+
+    /// Length of the mask as a prefix; `None` for a mask with holes.
+    pub fn prefix_length(&self) -> Option<u32> {
+        let (mask, width) = bits(self.mask);
+        let length = mask.count_ones();
+        let contiguous = length == 0 || mask.trailing_zeros() == width - length;
+        contiguous.then_some(length)
+    }
+
+    /// `/24`, `/255.0.255.0`.
+    pub fn mask_text(&self) -> String {
+        match self.prefix_length() {
+            Some(length) => format!("/{length}"),
+            None => format!("/{}", self.mask),
+        }
+    }
+
+    /// `10.0.0.0/8`, the mask always there.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.address, self.mask_text())
+    }
+
+    /// As a listing shows it: no mask for a single address, and names unless `numeric`.
+    pub fn list_text(&self, numeric: bool) -> String {
+        if self.is_all() && !numeric {
+            return "anywhere".to_owned();
+        }
+        let (_, width) = bits(self.address);
+        let single = self.prefix_length() == Some(width);
+        let mask = if single { String::new() } else { self.mask_text() };
+        let name = if numeric { None } else { names::address_name(self.address) };
+        format!("{}{mask}", name.unwrap_or_else(|| self.address.to_string()))
+    }
+}
+
+fn not_found(text: &str) -> Error {
+    Error::Parameter(format!("host/network `{text}' not found"))
+}
+
+/// One to four octets, decimal, octal or hexadecimal; those not written are zero.
+fn parse_v4(text: &str, complete: bool) -> Option<Ipv4Addr> {
+    let mut octets = [0u8; 4];
+    let mut count = 0;
+    for word in text.split('.') {
+        let octet = number::parse(word, 255)?;
+        *octets.get_mut(count)? = octet as u8;
+        count += 1;
+    }
+    (!complete || count == 4).then(|| Ipv4Addr::from(octets))
+}
+
+/// A numeric address of `family`, written out in full.
+pub fn parse_numeric(text: &str, family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => parse_v4(text, true).map(IpAddr::V4),
+        Family::V6 => text.parse().ok().map(IpAddr::V6),
+    }
+}
+
+fn parse_mask(text: &str, family: Family) -> Result<IpAddr, Error> {
+    let invalid = || Error::Parameter(format!("invalid mask `{text}' specified"));
+    if let Some(mask) = parse_numeric(text, family) {
+        return Ok(mask);
+    }
+    let width = family.address_len() as u64 * 8;
+    let length = number::parse(text, width).ok_or_else(invalid)?;
+    Ok(prefix_mask(family, length as u32))
+}
+
+fn resolve(text: &str, family: Family) -> Result<Vec<IpAddr>, Error> {
+    let numeric = match family {
+        Family::V4 => parse_v4(text, false).map(IpAddr::V4),
+        Family::V6 => text.parse().ok().map(IpAddr::V6),
+    };
+    if let Some(address) = numeric {
+        return Ok(vec![address]);
+    }
+    if text.is_empty() {
+        return Err(not_found(text));
+    }
+    if family == Family::V4
+        && let Some(network) = names::network(text)
+    {
+        return Ok(vec![IpAddr::V4(network)]);
+    }
+    let hosts = names::hosts(text, family);
+    if hosts.is_empty() { Err(not_found(text)) } else { Ok(hosts) }
+}
+
+fn parse_one(text: &str, family: Family) -> Result<Vec<Network>, Error> {
+    let (host, mask) = match text.rsplit_once('/') {
+        Some((host, mask)) => (host, parse_mask(mask, family)?),
+        None => (text, prefix_mask(family, family.address_len() as u32 * 8)),
+    };
+    let whole = Network::new(any(family), mask);
+    if whole.is_all() {
+        return Ok(vec![whole]);
+    }
+    let mut networks: Vec<Network> = Vec::new();
+    for address in resolve(host, family)? {
+        let network = Network::new(address, mask);
+        if !networks.contains(&network) {
+            networks.push(network);
+        }
+    }
+    Ok(networks)
+}
+
+/// The unspecified address.
+pub fn any(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// Reads a comma-separated list of addresses and networks, host names among them.
+pub fn parse_list(text: &str, family: Family) -> Result<Vec<Network>, Error> {
+    let mut networks = Vec::new();
+    for word in text.split(',') {
+        networks.extend(parse_one(word.trim_start_matches([' ', '\t']), family)?);
+    }
+    Ok(networks)
+}
+
+/// Reads a single address or network whose mask may be missing, as match options take it.
+pub fn parse_single(text: &str, family: Family) -> Result<Network, Error> {
+    let networks = parse_one(text, family)?;
+    networks.into_iter().next().ok_or_else(|| not_found(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(text: &str) -> String {
+        parse_list(text, Family::V4).unwrap().iter().map(Network::text).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn spellings_of_an_address() {
+        assert_eq!(v4("10"), "10.0.0.0/32");
+        assert_eq!(v4("10.1/16"), "10.1.0.0/16");
+        assert_eq!(v4("010.1.1.1"), "8.1.1.1/32");
+        assert_eq!(v4("10.1.2.3/255.0.255.0"), "10.0.2.0/255.0.255.0");
+        assert_eq!(v4("10.1.2.3/255.255.0.0"), "10.1.0.0/16");
+        assert_eq!(v4("1.2.3.4, 5.6.7.8"), "1.2.3.4/32 5.6.7.8/32");
+        assert_eq!(v4("1.2.3.4/0"), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn bad_addresses_are_named() {
+        let text = |t| match parse_list(t, Family::V4) {
+            Err(Error::Parameter(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text("1.2.3.4/33"), "invalid mask `33' specified");
+        assert_eq!(text("1.2.3.4,"), "host/network `' not found");
+    }
+}

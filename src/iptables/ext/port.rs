@@ -1,0 +1,130 @@
+//! Ports of TCP and UDP, single and in ranges.
+
+#![forbid(unsafe_code)]
+
+use super::{Form, ListStyle};
+use crate::error::{Error, Refusal};
+use crate::iptables::dialect::Variant;
+use crate::iptables::translate::matching;
+use crate::iptables::{names, number};
+use crate::nft::expr::{Element, Expr, Field, Key, Value};
+use std::fmt::Write;
+
+/// Ports from `first` to `last`, both within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// Ports as an option of a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMatch {
+    pub ports: Ports,
+    pub inverted: bool,
+}
+
+/// One port, by number or by the name of a service.
+pub fn parse_port(text: &str, protocol: Option<&str>) -> Result<u16, Error> {
+    if let Some(port) = number::parse(text, 65535) {
+        return Ok(port as u16);
+    }
+    names::service_port(text, protocol)
+        .ok_or_else(|| Error::Parameter(format!("invalid port/service `{text}' specified")))
+}
+
+impl Ports {
+    /// `a`, `a:b`, `:b`, `a:`.
+    pub fn parse(text: &str, protocol: &str) -> Result<Self, Error> {
+        let Some((first, last)) = text.split_once(':') else {
+            let port = parse_port(text, Some(protocol))?;
+            return Ok(Self { first: port, last: port });
+        };
+        let first = if first.is_empty() { 0 } else { parse_port(first, Some(protocol))? };
+        let last = if last.is_empty() { u16::MAX } else { parse_port(last, Some(protocol))? };
+        if first > last {
+            return Err(Error::Parameter("invalid portrange (min > max)".to_owned()));
+        }
+        Ok(Self { first, last })
+    }
+
+    /// Every port.
+    pub fn is_all(self) -> bool {
+        self.first == 0 && self.last == u16::MAX
+    }
+
+    /// As a value of a match.
+    pub fn value(self) -> Value {
+        let bytes = |port: u16| port.to_be_bytes().to_vec();
+        if self.first == self.last {
+            Value::Bytes(bytes(self.first))
+        } else {
+            Value::Range(bytes(self.first), bytes(self.last))
+        }
+    }
+
+    /// As an element of a set.
+    pub fn element(self) -> Element {
+        let bytes = |port: u16| port.to_be_bytes().to_vec();
+        if self.first == self.last {
+            Element::One(bytes(self.first))
+        } else {
+            Element::Range(bytes(self.first), bytes(self.last))
+        }
+    }
+}
+
+/// A port in a listing: its service's name unless `-n`.
+pub fn list_port(port: u16, protocol: Option<&str>, style: &ListStyle<'_>) -> String {
+    let name = if style.numeric { None } else { names::service_name(port, protocol) };
+    name.map_or_else(|| port.to_string(), str::to_owned)
+}
+
+impl PortMatch {
+    /// iptables-nft shows "not from the first port on" as the range that is left.
+    fn shown(self, nft: bool) -> Self {
+        let Ports { first, last } = self.ports;
+        if nft && self.inverted && first == 0 && last != 0 && last != u16::MAX {
+            return Self { ports: Ports { first: last + 1, last: u16::MAX }, inverted: false };
+        }
+        self
+    }
+
+    /// ` ! --dport 1:2`
+    pub fn save(self, out: &mut String, option: &str, form: &Form<'_>) {
+        let Self { ports, inverted } = self.shown(form.nft_since((1, 8, 8)));
+        // "Not any port" matches nothing, but iptables does not show it.
+        if ports.is_all() && !(inverted && matches!(form, Form::Spec)) {
+            return;
+        }
+        let _ = write!(out, "{} --{option} {}", if inverted { " !" } else { "" }, ports.first);
+        if ports.first != ports.last {
+            let _ = write!(out, ":{}", ports.last);
+        }
+    }
+
+    /// ` dpt:!80`, ` dpts:1:2`
+    pub fn list(self, out: &mut String, name: &str, protocol: &str, style: &ListStyle<'_>) {
+        let nft = style.dialect.variant == Variant::Nft && style.dialect.version >= (1, 8, 8);
+        let Self { ports, inverted } = self.shown(nft);
+        if ports.is_all() && !inverted {
+            return;
+        }
+        let bang = if inverted { "!" } else { "" };
+        let port = |port| list_port(port, Some(protocol), style);
+        let _ = if ports.first == ports.last {
+            write!(out, " {name}:{bang}{}", port(ports.first))
+        } else {
+            write!(out, " {name}s:{bang}{}:{}", port(ports.first), port(ports.last))
+        };
+    }
+
+    /// As a match on `field`; the transport protocol is matched elsewhere.
+    pub fn translate(self, option: &str, field: Field) -> Result<Option<Expr>, Refusal> {
+        match (self.ports.is_all(), self.inverted) {
+            (true, true) => Err(Refusal::new(format!("! --{option} 0:65535"), "matches no packet at all")),
+            (true, false) => Ok(None),
+            (false, inverted) => Ok(Some(matching(Key::Payload(field), inverted, self.ports.value()))),
+        }
+    }
+}

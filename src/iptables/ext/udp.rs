@@ -1,0 +1,81 @@
+//! `-m udp`: ports.
+
+#![forbid(unsafe_code)]
+
+use super::port::{PortMatch, Ports};
+use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
+use crate::error::{Error, Refusal};
+use crate::iptables::protocol::ip;
+use crate::nft::expr::{Alternative, Field};
+
+const SOURCE: u8 = 0;
+const DESTINATION: u8 = 1;
+
+const OPTIONS: &[Opt] =
+    &[Opt::value(SOURCE, &["source-port", "sport"]), Opt::value(DESTINATION, &["destination-port", "dport"])];
+
+#[derive(Clone, Debug, Default)]
+struct Udp {
+    source: Option<PortMatch>,
+    destination: Option<PortMatch>,
+}
+
+/// Without options.
+pub fn new() -> Box<dyn Extension> {
+    Box::new(Udp::default())
+}
+
+impl Extension for Udp {
+    fn name(&self) -> &'static str {
+        "udp"
+    }
+
+    fn options(&self) -> &'static [Opt] {
+        OPTIONS
+    }
+
+    fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
+        let ports = Some(PortMatch { ports: Ports::parse(input.value, "udp")?, inverted: input.inverted });
+        match input.id {
+            SOURCE => self.source = ports,
+            _ => self.destination = ports,
+        }
+        Ok(())
+    }
+
+    fn validate(&self, place: &Place<'_>) -> Result<(), Error> {
+        if place.protocol.is(ip::UDP) {
+            return Ok(());
+        }
+        Err(place.wrong_protocol("udp", self.source.is_some() || self.destination.is_some()))
+    }
+
+    fn save(&self, out: &mut String, form: &Form<'_>) {
+        self.source.inspect(|ports| ports.save(out, "sport", form));
+        self.destination.inspect(|ports| ports.save(out, "dport", form));
+    }
+
+    fn list(&self, out: &mut String, style: &ListStyle<'_>) {
+        out.push_str(" udp");
+        self.source.inspect(|ports| ports.list(out, "spt", "udp", style));
+        self.destination.inspect(|ports| ports.list(out, "dpt", "udp", style));
+    }
+
+    fn translate(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
+        if !context.protocol.is(ip::UDP) {
+            return Err(Refusal::new("-m udp", "needs -p udp"));
+        }
+        let mut exprs = Vec::new();
+        if let Some(ports) = self.source {
+            exprs.extend(ports.translate("sport", Field::UdpSport)?);
+        }
+        if let Some(ports) = self.destination {
+            exprs.extend(ports.translate("dport", Field::UdpDport)?);
+        }
+        Ok(vec![exprs])
+    }
+
+    fn boxed(&self) -> Box<dyn Extension> {
+        Box::new(self.clone())
+    }
+}

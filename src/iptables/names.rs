@@ -1,0 +1,115 @@
+//! Names that stand for numbers: services, protocols, networks and hosts of this machine. The one place of the
+//! language that reads files; nothing here is asked when a number was given.
+
+#![forbid(unsafe_code)]
+
+use crate::family::Family;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::sync::OnceLock;
+
+struct Entry {
+    names: Vec<String>,
+    number: u32,
+    protocol: String,
+}
+
+/// Lines `name number[/protocol] alias…` of services(5), protocols(5).
+fn read_numbers(path: &str) -> Vec<Entry> {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().filter_map(number_line).collect()
+}
+
+fn number_line(line: &str) -> Option<Entry> {
+    let mut words = line.split('#').next()?.split_whitespace();
+    let name = words.next()?;
+    let value = words.next()?;
+    let (number, protocol) = value.split_once('/').unwrap_or((value, ""));
+    let names = std::iter::once(name).chain(words).map(str::to_owned).collect();
+    Some(Entry { names, number: number.parse().ok()?, protocol: protocol.to_owned() })
+}
+
+fn services() -> &'static [Entry] {
+    static TABLE: OnceLock<Vec<Entry>> = OnceLock::new();
+    TABLE.get_or_init(|| read_numbers("/etc/services"))
+}
+
+fn protocols() -> &'static [Entry] {
+    static TABLE: OnceLock<Vec<Entry>> = OnceLock::new();
+    TABLE.get_or_init(|| read_numbers("/etc/protocols"))
+}
+
+/// Port of a service, for one protocol or (`None`) whichever comes first in the file.
+pub fn service_port(name: &str, protocol: Option<&str>) -> Option<u16> {
+    let fits = |entry: &&Entry| protocol.is_none_or(|p| p == entry.protocol) && entry.names.iter().any(|n| n == name);
+    services().iter().find(fits).and_then(|entry| u16::try_from(entry.number).ok())
+}
+
+/// Name of the service on a port.
+pub fn service_name(port: u16, protocol: Option<&str>) -> Option<&'static str> {
+    let fits = |entry: &&Entry| entry.number == u32::from(port) && protocol.is_none_or(|p| p == entry.protocol);
+    services().iter().find(fits).and_then(|entry| entry.names.first()).map(String::as_str)
+}
+
+/// Number of a protocol in protocols(5).
+pub fn protocol_number(name: &str) -> Option<u8> {
+    let entry = protocols().iter().find(|entry| entry.names.iter().any(|n| n == name))?;
+    u8::try_from(entry.number).ok()
+}
+
+/// Name of a protocol in protocols(5).
+pub fn protocol_name(number: u8) -> Option<&'static str> {
+    let entry = protocols().iter().find(|entry| entry.number == u32::from(number))?;
+    entry.names.first().map(String::as_str)
+}
+
+/// Address of a network in networks(5); trailing octets that are not written are zero.
+pub fn network(name: &str) -> Option<Ipv4Addr> {
+    network_lines().find(|(names, _)| names.iter().any(|n| n == name)).map(|(_, address)| address)
+}
+
+/// Names and address of each network in networks(5).
+fn network_lines() -> impl Iterator<Item = (Vec<String>, Ipv4Addr)> {
+    let bytes = fs::read("/etc/networks").unwrap_or_default();
+    let lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
+    lines.into_iter().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace().map(str::to_owned);
+        let name = words.next()?;
+        let number = words.next()?;
+        let mut octets = [0u8; 4];
+        for (octet, word) in octets.iter_mut().zip(number.split('.')) {
+            *octet = word.parse().ok()?;
+        }
+        Some((std::iter::once(name).chain(words).collect(), Ipv4Addr::from(octets)))
+    })
+}
+
+/// All addresses of a host in `family`, as getaddrinfo(3) orders them.
+pub fn hosts(name: &str, family: Family) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in (name, 0).to_socket_addrs().into_iter().flatten() {
+        let address = address.ip();
+        if address.is_ipv4() == (family == Family::V4) && !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Name of an address in hosts(5) or networks(5). Reverse DNS is not asked.
+pub fn address_name(address: IpAddr) -> Option<String> {
+    host_name(address).or_else(|| match address {
+        IpAddr::V4(address) => network_lines().find(|(_, here)| *here == address)?.0.into_iter().next(),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn host_name(address: IpAddr) -> Option<String> {
+    let bytes = fs::read("/etc/hosts").ok()?;
+    String::from_utf8_lossy(&bytes).lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let here: IpAddr = words.next()?.parse().ok()?;
+        if here == address { words.next().map(str::to_owned) } else { None }
+    })
+}

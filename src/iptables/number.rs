@@ -1,0 +1,42 @@
+//! Numbers as iptables reads them: `strtoul` with base 0, so decimal, `0x` hexadecimal or leading-zero octal.
+
+#![forbid(unsafe_code)]
+
+/// Reads all of `text` as a number from 0 to `max`.
+pub fn parse(text: &str, max: u64) -> Option<u64> {
+    let (number, rest) = prefix(text)?;
+    (rest.is_empty() && number <= max).then_some(number)
+}
+
+/// Reads the number that `text` begins with; gives it and what follows.
+pub fn prefix(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if hex.starts_with(|c: char| c.is_ascii_hexdigit()) => (hex, 16),
+        _ if text.starts_with('0') => (text, 8),
+        _ => (text, 10),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let number = u64::from_str_radix(digits.get(..end)?, radix).ok()?;
+    Some((number, digits.get(end..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases() {
+        assert_eq!(parse("10", 255), Some(10));
+        assert_eq!(parse("010", 255), Some(8));
+        assert_eq!(parse("0x10", 255), Some(16));
+        assert_eq!(parse("0", 255), Some(0));
+        assert_eq!(parse("256", 255), None);
+        assert_eq!(parse("", 255), None);
+        assert_eq!(parse("-1", 255), None);
+        assert_eq!(parse("1x", 255), None);
+        assert_eq!(parse("08", 255), None);
+        assert_eq!(prefix("5/3"), Some((5, "/3")));
+    }
+}

@@ -1,0 +1,124 @@
+//! A rule as nf_tables expressions.
+
+#![forbid(unsafe_code)]
+
+use super::address::{AddressMatch, octets};
+use super::ext::RuleContext;
+use super::interface::InterfaceMatch;
+use super::rule::{Rule, Target};
+use crate::error::Refusal;
+use crate::family::Family;
+use crate::nft::expr::{Alternative, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+
+/// Where a rule is to stand.
+#[derive(Clone, Copy, Debug)]
+pub struct TranslateContext<'a> {
+    /// Of the rule.
+    pub family: Family,
+    /// iptables' table.
+    pub table: &'a str,
+    /// iptables' chain.
+    pub chain: &'a str,
+}
+
+/// Fragment offset bits of the IPv4 header's seventh and eighth byte (RFC 791, 3.1).
+const FRAGMENT_OFFSET: [u8; 2] = [0x1f, 0xff];
+
+/// `key OP value` with all bits of the key.
+pub(super) fn matching(key: Key, inverted: bool, value: Value) -> Expr {
+    Expr::Match(Match { key, mask: None, op: if inverted { Op::Ne } else { Op::Eq }, value })
+}
+
+impl Rule {
+    /// The rule as nf_tables expressions: alternatives that exclude each other, nearly always one. A counter stands
+    /// right before what the target does; the first alternative's begins with this rule's counters. Whatever has no
+    /// exact form is refused, naming the option.
+    pub fn translate(&self, context: &TranslateContext<'_>) -> Result<Vec<Alternative>, Refusal> {
+        let rule = RuleContext { place: context, protocol: self.protocol };
+        let mut alternatives = vec![self.translate_base()?];
+        for m in &self.matches {
+            alternatives = product(&alternatives, &m.translate(&rule)?);
+        }
+        if alternatives.len() > 1
+            && let Some(stateful) = self.matches.iter().find(|m| m.is_stateful())
+        {
+            return Err(Refusal::new(format!("-m {}", stateful.name()), "would be counted once for each alternative"));
+        }
+        let action = self.translate_target(&rule)?;
+        for (index, alternative) in alternatives.iter_mut().enumerate() {
+            let (packets, bytes) = if index == 0 { self.counters } else { (0, 0) };
+            alternative.push(Expr::Counter { packets, bytes });
+            alternative.extend(action.iter().cloned());
+        }
+        Ok(alternatives)
+    }
+
+    fn translate_base(&self) -> Result<Alternative, Refusal> {
+        let (saddr, daddr) = match self.family {
+            Family::V4 => (Field::Ip4Saddr, Field::Ip4Daddr),
+            Family::V6 => (Field::Ip6Saddr, Field::Ip6Daddr),
+        };
+        let mut exprs = Vec::new();
+        exprs.extend(address(Field::clone(&saddr), self.source.as_ref()));
+        exprs.extend(address(daddr, self.destination.as_ref()));
+        exprs.extend(interface("-i", Meta::Iifname, self.input.as_ref())?);
+        exprs.extend(interface("-o", Meta::Oifname, self.output.as_ref())?);
+        if self.protocol.number != 0 {
+            let value = Value::Bytes(vec![self.protocol.number]);
+            exprs.push(matching(Key::Meta(Meta::L4proto), self.protocol.inverted, value));
+        }
+        if let Some(inverted) = self.fragment {
+            exprs.push(Expr::Match(Match {
+                key: Key::Payload(Field::Ip4FragOff),
+                mask: Some(FRAGMENT_OFFSET.to_vec()),
+                op: if inverted { Op::Eq } else { Op::Ne },
+                value: Value::Bytes(vec![0, 0]),
+            }));
+        }
+        Ok(exprs)
+    }
+
+    fn translate_target(&self, rule: &RuleContext<'_>) -> Result<Alternative, Refusal> {
+        let verdict = match &self.target {
+            Target::None => return Ok(Vec::new()),
+            Target::Accept => Verdict::Accept,
+            Target::Drop => Verdict::Drop,
+            Target::Return => Verdict::Return,
+            Target::Jump(chain) => Verdict::Jump(chain.clone()),
+            Target::Goto(chain) => Verdict::Goto(chain.clone()),
+            Target::Extension(target) => return Ok(target.translate(rule)?.into_iter().next().unwrap_or_default()),
+        };
+        Ok(vec![Expr::Verdict(verdict)])
+    }
+}
+
+/// Both conjunctions, in every combination.
+fn product(left: &[Alternative], right: &[Alternative]) -> Vec<Alternative> {
+    left.iter().flat_map(|head| right.iter().map(|tail| head.iter().chain(tail).cloned().collect())).collect()
+}
+
+fn address(field: Field, wanted: Option<&AddressMatch>) -> Option<Expr> {
+    let wanted = wanted?;
+    if wanted.network.is_all() && !wanted.inverted {
+        return None;
+    }
+    let mask = octets(wanted.network.mask);
+    let whole = mask.iter().all(|byte| *byte == 0xff);
+    Some(Expr::Match(Match {
+        key: Key::Payload(field),
+        mask: (!whole).then_some(mask),
+        op: if wanted.inverted { Op::Ne } else { Op::Eq },
+        value: Value::Bytes(octets(wanted.network.address)),
+    }))
+}
+
+fn interface(option: &str, key: Meta, wanted: Option<&InterfaceMatch>) -> Result<Option<Expr>, Refusal> {
+    match wanted {
+        None => Ok(None),
+        Some(wanted) if wanted.is_all() && wanted.inverted => {
+            Err(Refusal::new(format!("! {option} +"), "matches no packet at all"))
+        }
+        Some(wanted) if wanted.is_all() => Ok(None),
+        Some(wanted) => Ok(Some(matching(Key::Meta(key), wanted.inverted, Value::Bytes(wanted.bytes())))),
+    }
+}
