@@ -10,6 +10,7 @@ use crate::iptables::dialect::Variant;
 use once_cell::sync::Lazy;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 const CAPABILITIES: &str = include_str!("../rules/capabilities.toml");
 const TABLES: &str = include_str!("../rules/tables.toml");
@@ -259,6 +260,12 @@ impl TryFrom<String> for Release {
             Ok([major, minor, patch]) => Ok(Release(*major, *minor, *patch)),
             _ => Err(format!("`{text}` is not a version")),
         }
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
 }
 
