@@ -1,8 +1,8 @@
 //! The netlink batch, the nft syntax and the libnftables JSON of a rule must make the same rule. Needs root and the
 //! real `nft`; each test runs in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -91,10 +91,519 @@ fn a_table_is_made_read_and_taken_away() {
     let lines: Vec<&str> = listing.lines().map(str::trim).collect();
     assert!(lines.contains(&"type filter hook prerouting priority raw; policy drop;"), "{listing}");
     let at = lines.iter().position(|line| *line == "accept").unwrap();
-    assert_eq!(lines[at + 1..at + 4], ["notrack", "counter packets 3 bytes 4 jump other comment \"a\"", "meta nftrace set 1"]);
+    assert_eq!(
+        lines[at + 1..at + 4],
+        ["notrack", "counter packets 3 bytes 4 jump other comment \"a\"", "meta nftrace set 1"]
+    );
 
     let mut batch = Batch::new();
     batch.delete_table(RAW);
     kernel.commit(batch, None).unwrap();
     assert!(kernel.tables(Family::V4).unwrap().is_empty());
+}
+
+fn matching(key: Key, op: Op, value: Value) -> Expr {
+    Expr::Match(Match { key, mask: None, op, value })
+}
+
+fn eq(key: Key, value: impl Into<Vec<u8>>) -> Expr {
+    matching(key, Op::Eq, Value::Bytes(value.into()))
+}
+
+fn masked(key: Key, mask: impl Into<Vec<u8>>, op: Op, value: impl Into<Vec<u8>>) -> Expr {
+    Expr::Match(Match { key, mask: Some(mask.into()), op, value: Value::Bytes(value.into()) })
+}
+
+fn range(key: Key, op: Op, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) -> Expr {
+    matching(key, op, Value::Range(from.into(), to.into()))
+}
+
+fn set(key: Key, op: Op, elements: Vec<Element>) -> Expr {
+    matching(key, op, Value::Set(elements))
+}
+
+fn one(value: impl Into<Vec<u8>>) -> Element {
+    Element::One(value.into())
+}
+
+fn from_to(from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) -> Element {
+    Element::Range(from.into(), to.into())
+}
+
+fn l4(protocol: u8) -> Expr {
+    eq(Key::Meta(Meta::L4proto), [protocol])
+}
+
+fn host(number: u32) -> [u8; 4] {
+    number.to_ne_bytes()
+}
+
+fn port(number: u16) -> [u8; 2] {
+    number.to_be_bytes()
+}
+
+fn exactly(name: &str) -> Vec<u8> {
+    let mut name = name.as_bytes().to_vec();
+    name.resize(16, 0);
+    name
+}
+
+fn bits(len: usize, size: usize) -> Vec<u8> {
+    (0..size).map(|byte| !(0xffu16 >> len.saturating_sub(8 * byte).min(8)) as u8).collect()
+}
+
+const BOTH: [Op; 2] = [Op::Eq, Op::Ne];
+const ALL: [Op; 6] = [Op::Eq, Op::Ne, Op::Lt, Op::Le, Op::Gt, Op::Ge];
+
+/// Shapes that rules of both families are made of.
+fn common() -> Vec<Alternative> {
+    let mut rules: Vec<Alternative> = Vec::new();
+    for op in BOTH {
+        for name in [
+            exactly("eth0"),
+            exactly("br-0123456789ab"),
+            exactly("a.b:c-d"),
+            exactly("a$b;c{d"),
+            b"eth".to_vec(),
+            b"br-0123456789a".to_vec(),
+        ] {
+            rules.push(vec![matching(Key::Meta(Meta::Iifname), op, Value::Bytes(name.clone()))]);
+            rules.push(vec![matching(Key::Meta(Meta::Oifname), op, Value::Bytes(name))]);
+        }
+        rules.push(vec![set(Key::Meta(Meta::Iifname), op, vec![one(exactly("a")), one(exactly("b"))])]);
+        for protocol in [0u8, 1, 6, 17, 33, 47, 58, 132, 255] {
+            rules.push(vec![matching(Key::Meta(Meta::L4proto), op, Value::Bytes(vec![protocol]))]);
+        }
+        rules.push(vec![set(Key::Meta(Meta::L4proto), op, vec![one([6]), one([17])])]);
+        for (protocol, sport, dport) in [
+            (6, Field::TcpSport, Field::TcpDport),
+            (17, Field::UdpSport, Field::UdpDport),
+            (132, Field::ThSport, Field::ThDport),
+        ] {
+            for field in [sport, dport] {
+                let key = Key::Payload(field);
+                for compared in ALL {
+                    rules.push(vec![l4(protocol), matching(key, compared, Value::Bytes(port(80).into()))]);
+                }
+                rules.push(vec![l4(protocol), range(key, op, port(80), port(90))]);
+                rules.push(vec![l4(protocol), range(key, op, port(0), port(65535))]);
+                rules.push(vec![l4(protocol), set(key, op, vec![one(port(80)), one(port(443))])]);
+                rules.push(vec![
+                    l4(protocol),
+                    set(
+                        key,
+                        op,
+                        vec![
+                            one(port(80)),
+                            from_to(port(81), port(90)),
+                            from_to(port(1000), port(65535)),
+                            one(port(0)),
+                        ],
+                    ),
+                ]);
+                rules.push(vec![
+                    l4(protocol),
+                    set(key, op, vec![from_to(port(1), port(2)), from_to(port(10), port(20))]),
+                ]);
+            }
+            rules.push(vec![l4(protocol), eq(Key::Payload(sport), port(1)), eq(Key::Payload(dport), port(2))]);
+        }
+        // Without the protocol, as it is after a set of protocols.
+        let both = set(Key::Meta(Meta::L4proto), Op::Eq, vec![one([6]), one([17])]);
+        rules.push(vec![both.clone(), matching(Key::Payload(Field::TcpDport), op, Value::Bytes(port(80).into()))]);
+        rules.push(vec![both, set(Key::Payload(Field::ThDport), op, vec![one(port(80)), one(port(443))])]);
+        rules.push(vec![matching(Key::Payload(Field::IcmpType), op, Value::Bytes(vec![8]))]);
+        let flags = Key::Payload(Field::TcpFlags);
+        for (mask, value) in [
+            (0x17, 0x02),
+            (0x3f, 0),
+            (0x02, 0x02),
+            (0x02, 0),
+            (0x03, 0x03),
+            (0xff, 0x02),
+            (0x3f, 0x3f),
+            (0, 0),
+            (0xc0, 0x40),
+        ] {
+            rules.push(vec![l4(6), masked(flags, [mask], op, [value])]);
+        }
+        rules.push(vec![l4(6), matching(flags, op, Value::Bytes(vec![0x12]))]);
+        rules.push(vec![l4(6), matching(flags, op, Value::Bytes(vec![0]))]);
+        for kind in [0, 1, 2, 3, 4, 5, 8, 19, 30, 34, 254] {
+            rules.push(vec![l4(6), matching(Key::TcpOption(kind), op, Value::Bytes(vec![1]))]);
+            rules.push(vec![matching(Key::TcpOption(kind), op, Value::Bytes(vec![0]))]);
+        }
+        let (state, status) = (Key::Ct(Ct::State, None), Key::Ct(Ct::Status, None));
+        for mask in [1, 2, 8, 0x40, 0x0e, 0x4f, 0x80, 0x8a] {
+            rules.push(vec![masked(state, host(mask), op, host(0))]);
+            rules.push(vec![masked(status, host(mask), op, host(0))]);
+        }
+        rules.push(vec![masked(state, host(0x0a), op, host(2))]);
+        rules.push(vec![masked(status, host(0x30), op, host(0x30))]);
+        rules.push(vec![masked(status, host(0x230), op, host(0))]);
+        rules.push(vec![matching(state, op, Value::Bytes(host(8).into()))]);
+        rules.push(vec![matching(status, op, Value::Bytes(host(0).into()))]);
+        rules.push(vec![matching(Key::Ct(Ct::DirectionKey, None), op, Value::Bytes(vec![1]))]);
+        rules.push(vec![set(state, op, vec![one(host(2)), one(host(8))])]);
+        for direction in [Direction::Original, Direction::Reply] {
+            for which in [Ct::ProtoSrc, Ct::ProtoDst] {
+                let key = Key::Ct(which, Some(direction));
+                rules.push(vec![l4(6), matching(key, op, Value::Bytes(port(80).into()))]);
+                rules.push(vec![l4(17), range(key, op, port(80), port(90))]);
+            }
+            let protocol = matching(Key::Ct(Ct::Protocol, Some(direction)), op, Value::Bytes(vec![17]));
+            rules.push(vec![protocol]);
+        }
+        let expiration = Key::Ct(Ct::Expiration, None);
+        for time in [0, 999, 1500, 10_000, 4_294_967_000, u32::MAX] {
+            rules.push(vec![matching(expiration, op, Value::Bytes(host(time).into()))]);
+        }
+        for (from, to) in [(5000, 10_000), (0, 10_000), (0, 0), (0, u32::MAX)] {
+            rules.push(vec![range(expiration, op, host(from), host(to))]);
+        }
+        for key in [Key::Meta(Meta::Mark), Key::Ct(Ct::Mark, None)] {
+            for compared in ALL {
+                rules.push(vec![matching(key, compared, Value::Bytes(host(5).into()))]);
+                rules.push(vec![masked(key, host(0xff), compared, host(5))]);
+            }
+            rules.push(vec![masked(key, host(0), op, host(0))]);
+            rules.push(vec![masked(key, host(0xf0), op, host(0x1f))]);
+            rules.push(vec![masked(key, host(u32::MAX), op, host(7))]);
+            rules.push(vec![range(key, op, host(5), host(0x1234))]);
+            rules.push(vec![set(key, op, vec![one(host(1)), from_to(host(0x100), host(0x200))])]);
+        }
+        for kind in 0..4u8 {
+            rules.push(vec![matching(Key::Meta(Meta::Pkttype), op, Value::Bytes(vec![kind]))]);
+        }
+        rules.push(vec![matching(Key::Meta(Meta::Length), op, Value::Bytes(host(1500).into()))]);
+        rules.push(vec![range(Key::Meta(Meta::Length), op, host(20), host(1500))]);
+        rules.push(vec![matching(Key::Meta(Meta::Iiftype), op, Value::Bytes(772u16.to_ne_bytes().into()))]);
+        let mac = [0, 0x11, 0x22, 0x33, 0x44, 0x55];
+        rules.push(vec![
+            eq(Key::Meta(Meta::Iiftype), 1u16.to_ne_bytes()),
+            matching(Key::Payload(Field::EtherSaddr), op, Value::Bytes(mac.into())),
+        ]);
+        rules.push(vec![matching(Key::Payload(Field::EtherSaddr), op, Value::Bytes(mac.into()))]);
+        for saddr in [true, false] {
+            for kind in [0, 1, 2, 3, 5, 8, 11] {
+                rules.push(vec![matching(
+                    Key::FibType { saddr, iif: false, oif: false },
+                    op,
+                    Value::Bytes(host(kind).into()),
+                )]);
+            }
+            rules.push(vec![matching(Key::FibType { saddr, iif: true, oif: false }, op, Value::Bytes(host(2).into()))]);
+            rules.push(vec![set(Key::FibType { saddr, iif: false, oif: false }, op, vec![one(host(1)), one(host(2))])]);
+        }
+        let raw = |base, offset, len| Key::Payload(Field::Raw { base, offset, len });
+        rules.push(vec![matching(raw(Base::Transport, 0, 8), op, Value::Bytes(vec![8]))]);
+        rules.push(vec![masked(raw(Base::Transport, 96, 8), [0xf0], op, [0x50])]);
+        rules.push(vec![range(raw(Base::Transport, 32, 16), op, port(8), port(800))]);
+        rules.push(vec![matching(raw(Base::Link, 0, 48), op, Value::Bytes(mac.into()))]);
+    }
+    rules.extend(statements());
+    rules
+}
+
+fn statements() -> Vec<Alternative> {
+    let mut rules: Vec<Alternative> = vec![
+        vec![Expr::Notrack],
+        vec![Expr::TraceSet],
+        vec![Expr::Counter { packets: 0, bytes: 0 }],
+        vec![Expr::Counter { packets: 5, bytes: u64::from(u32::MAX) * 9 }],
+        vec![
+            l4(6),
+            eq(Key::Payload(Field::TcpDport), port(22)),
+            Expr::Counter { packets: 1, bytes: 2 },
+            Expr::Verdict(Verdict::Drop),
+        ],
+    ];
+    for verdict in [
+        Verdict::Accept,
+        Verdict::Drop,
+        Verdict::Return,
+        Verdict::Jump("user".into()),
+        Verdict::Goto("other-chain.x".into()),
+    ] {
+        rules.push(vec![Expr::Verdict(verdict)]);
+    }
+    for direction in [None, Some(Direction::Original), Some(Direction::Reply)] {
+        rules.push(vec![Expr::CtZone { zone: 1, direction }]);
+        rules.push(vec![Expr::CtZone { zone: 65535, direction }]);
+    }
+    for (value, mask) in
+        [(0, u32::MAX), (5, u32::MAX), (5, 0x0f), (0, 0xf0), (0x15, 0x0f), (5, 0), (u32::MAX, u32::MAX), (0xff, 0xff)]
+    {
+        rules.push(vec![Expr::MarkSet { value, mask }]);
+    }
+    for (rate, unit, burst) in [(3, 3600, 5), (1, 1, 1), (10_000, 1, 100), (10, 60, 7), (1, 86400, 5)] {
+        for invert in [false, true] {
+            rules.push(vec![Expr::Limit(Limit { rate, unit, burst, invert }), Expr::Verdict(Verdict::Drop)]);
+        }
+    }
+    for level in 0..8 {
+        rules.push(vec![Expr::Log(Log::Kernel { prefix: None, level, flags: 0 })]);
+        rules.push(vec![Expr::Log(Log::Kernel { prefix: Some(format!("a {{'#;*}} {level}: ")), level, flags: 0x2f })]);
+    }
+    for flags in (0..0x30).filter(|flags| flags & 0x10 == 0) {
+        rules.push(vec![Expr::Log(Log::Kernel { prefix: None, level: 4, flags })]);
+    }
+    for group in [0, 7, 65535] {
+        rules.push(vec![Expr::Log(Log::Group { group, prefix: None, snaplen: None, threshold: None })]);
+        rules.push(vec![Expr::Log(Log::Group {
+            group,
+            prefix: Some("x".repeat(63)),
+            snaplen: Some(100),
+            threshold: Some(4),
+        })]);
+        rules.push(vec![Expr::Log(Log::Group { group, prefix: Some("x".into()), snaplen: Some(0), threshold: None })]);
+    }
+    rules
+}
+
+fn addresses(size: usize, saddr: Key, daddr: Key, ct: Key) -> Vec<Alternative> {
+    let address = |last: u8| -> Vec<u8> {
+        let mut bytes = vec![0x20, 1, 0x0d, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        bytes.truncate(size);
+        bytes[size - 1] = last;
+        bytes
+    };
+    let mut rules = Vec::new();
+    for op in BOTH {
+        for key in [saddr, daddr, ct] {
+            rules.push(vec![matching(key, op, Value::Bytes(address(7)))]);
+            for len in (0..=8 * size).filter(|len| size == 4 || len % 8 < 2 || len % 32 == 31) {
+                let mask = bits(len, size);
+                let network: Vec<u8> = address(7).iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
+                rules.push(vec![masked(key, mask, op, network)]);
+            }
+            let mut holes = vec![0xff; size];
+            holes[1] = 0;
+            let network: Vec<u8> = address(7).iter().zip(&holes).map(|(byte, mask)| byte & mask).collect();
+            rules.push(vec![masked(key, holes, op, network)]);
+            // Bits outside of the mask: matches nothing.
+            rules.push(vec![masked(key, bits(8, size), op, address(7))]);
+            rules.push(vec![range(key, op, address(1), address(9))]);
+            rules.push(vec![range(key, op, vec![0; size], vec![0xff; size])]);
+            rules.push(vec![set(key, op, vec![one(address(1)), one(address(3))])]);
+            rules.push(vec![set(
+                key,
+                op,
+                vec![from_to(address(5), address(9)), one(address(1)), from_to(vec![0xfe; size], vec![0xff; size])],
+            )]);
+        }
+        rules.push(vec![
+            matching(saddr, op, Value::Bytes(address(1))),
+            matching(daddr, op, Value::Bytes(address(2))),
+            Expr::Verdict(Verdict::Accept),
+        ]);
+    }
+    rules
+}
+
+fn shapes(family: Family) -> Vec<Alternative> {
+    let mut rules = common();
+    let original = Some(Direction::Original);
+    match family {
+        Family::V4 => {
+            rules.extend(addresses(
+                4,
+                Key::Payload(Field::Ip4Saddr),
+                Key::Payload(Field::Ip4Daddr),
+                Key::Ct(Ct::SrcIp, original),
+            ));
+            for op in BOTH {
+                rules.push(vec![matching(Key::Payload(Field::Ip4Protocol), op, Value::Bytes(vec![6]))]);
+                rules.push(vec![
+                    eq(Key::Payload(Field::Ip4Protocol), [6]),
+                    matching(Key::Payload(Field::TcpDport), op, Value::Bytes(port(80).into())),
+                ]);
+                rules.push(vec![masked(Key::Payload(Field::Ip4FragOff), [0x1f, 0xff], op, [0, 0])]);
+                rules.push(vec![range(Key::Payload(Field::Ip4Length), op, port(20), port(1500))]);
+                rules.push(vec![set(
+                    Key::Payload(Field::Ip4Length),
+                    op,
+                    vec![one(port(20)), from_to(port(30), port(40))],
+                )]);
+                for kind in 0..=18u8 {
+                    rules.push(vec![l4(1), matching(Key::Payload(Field::IcmpType), op, Value::Bytes(vec![kind]))]);
+                }
+                rules.push(vec![
+                    l4(1),
+                    eq(Key::Payload(Field::IcmpType), [3]),
+                    matching(Key::Payload(Field::IcmpCode), op, Value::Bytes(vec![4])),
+                ]);
+                rules.push(vec![
+                    l4(1),
+                    eq(Key::Payload(Field::IcmpType), [3]),
+                    range(Key::Payload(Field::IcmpCode), op, [0], [4]),
+                ]);
+                rules.push(vec![l4(1), set(Key::Payload(Field::IcmpType), op, vec![one([8]), one([0])])]);
+            }
+        }
+        Family::V6 => {
+            rules.extend(addresses(
+                16,
+                Key::Payload(Field::Ip6Saddr),
+                Key::Payload(Field::Ip6Daddr),
+                Key::Ct(Ct::DstIp6, original),
+            ));
+            for op in BOTH {
+                rules.push(vec![range(Key::Payload(Field::Ip6Length), op, port(20), port(1500))]);
+                for kind in (0..5u8).chain(127..144) {
+                    rules.push(vec![l4(58), matching(Key::Payload(Field::Icmp6Type), op, Value::Bytes(vec![kind]))]);
+                }
+                rules.push(vec![
+                    l4(58),
+                    eq(Key::Payload(Field::Icmp6Type), [1]),
+                    range(Key::Payload(Field::Icmp6Code), op, [0], [4]),
+                ]);
+                rules.push(vec![
+                    l4(58),
+                    eq(Key::Payload(Field::Icmp6Type), [1]),
+                    matching(Key::Payload(Field::Icmp6Code), op, Value::Bytes(vec![3])),
+                ]);
+            }
+        }
+    }
+    rules
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A rule's expressions as the kernel tells them, less what depends on chance: a set stands for its name, and neighbouring
+/// header fields, which nft loads at once, are taken apart.
+fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Vec<String> {
+    // Attributes of linux/netfilter/nf_tables.h.
+    const PAYLOAD_BASE: u16 = 2;
+    const PAYLOAD_OFFSET: u16 = 3;
+    const CMP_OP: u16 = 2;
+    const CMP_DATA: u16 = 3;
+    const LOOKUP_SET: u16 = 1;
+    const LOOKUP_FLAGS: u16 = 5;
+    let mut form = Vec::new();
+    let mut loaded: Option<&RawExpr> = None;
+    for expr in &rule.expressions {
+        let attributes = expr.attributes();
+        match (expr.name.as_str(), loaded.take()) {
+            ("payload", before) => {
+                form.extend(before.map(|before| format!("payload {}", hex(&before.data))));
+                loaded = Some(expr);
+            }
+            ("cmp", Some(load)) if attributes.u32(CMP_OP) == Some(0) => {
+                let place = load.attributes();
+                let value = attributes.nested(CMP_DATA).unwrap().find(1).unwrap().value;
+                for (at, byte) in (place.u32(PAYLOAD_OFFSET).unwrap()..).zip(value) {
+                    form.push(format!("byte {} of header {} == {byte:02x}", at, place.u32(PAYLOAD_BASE).unwrap()));
+                }
+            }
+            (name, before) => {
+                form.extend(before.map(|before| format!("payload {}", hex(&before.data))));
+                if name == "lookup" {
+                    let set = attributes.string(LOOKUP_SET).unwrap();
+                    let mut elements = kernel.set_elements(table.family, table.name, &set).unwrap();
+                    elements.sort();
+                    let elements: Vec<String> = elements
+                        .iter()
+                        .map(|(key, ends)| format!("{}{}", hex(key), if *ends { " end" } else { "" }))
+                        .collect();
+                    form.push(format!("lookup {:?} {}", attributes.u32(LOOKUP_FLAGS), elements.join(", ")));
+                } else {
+                    form.push(format!("{name} {}", hex(&expr.data)));
+                }
+            }
+        }
+    }
+    form
+}
+
+const CHAINS: [(&str, HookPoint); 2] = [("PREROUTING", HookPoint::Prerouting), ("OUTPUT", HookPoint::Output)];
+
+fn chain_of(rule: &Alternative) -> &'static str {
+    let looks_at_output =
+        rule.iter().any(|expr| matches!(expr, Expr::Match(found) if found.key == Key::Meta(Meta::Oifname)));
+    CHAINS[usize::from(looks_at_output)].0
+}
+
+fn batch_with(table: Table<'_>, rules: &[Alternative]) -> Batch {
+    let mut batch = Batch::new();
+    batch.add_table(table);
+    for (name, hook) in CHAINS {
+        batch.add_base_chain(table, BaseChain { name, hook, ..prerouting((0, 0)) });
+    }
+    batch.add_chain(table, "user");
+    batch.add_chain(table, "other-chain.x");
+    for rule in rules {
+        batch.add_rule(table, chain_of(rule), Position::Append, rule, b"");
+    }
+    batch
+}
+
+/// What the kernel holds, each rule with its line in nft's own listing.
+fn held(kernel: &mut Connection, table: Table<'_>) -> Vec<(Vec<String>, String)> {
+    let listing = nft(&["list", "table", table.family.nft(), table.name], "").unwrap();
+    let is_rule = |line: &&str| line.starts_with("\t\t") && !line.starts_with("\t\ttype ");
+    let mut lines = listing.lines().filter(is_rule).map(|line| line.trim().to_owned());
+    let mut held = Vec::new();
+    for (chain, _) in CHAINS {
+        for rule in kernel.rules(table.family, table.name, Some(chain)).unwrap() {
+            held.push((kernel_form(kernel, table, &rule), lines.next().unwrap_or_default()));
+        }
+    }
+    held
+}
+
+/// Commits rules, and loads their printed form into another table: the kernel must hold the same in both, nft must
+/// print the same of both, and read back what it prints.
+fn agree(
+    family: Family,
+    shapes: &[Alternative],
+    print: impl Fn(&Batch) -> Result<String, text::Unprintable>,
+    args: &[&str],
+) {
+    if !in_namespace() {
+        return;
+    }
+    let mut kernel = Connection::open().unwrap();
+    let ours = Table { family, name: "ours" };
+    let theirs = Table { family, name: "theirs" };
+    let mut problems = Vec::new();
+    for rules in shapes.chunks(20) {
+        kernel.commit(batch_with(ours, rules), None).unwrap_or_else(|error| panic!("{error}: {rules:?}"));
+        let printed = print(&batch_with(theirs, rules)).unwrap_or_else(|error| panic!("{error}: {rules:?}"));
+        nft(args, &printed).unwrap_or_else(|error| panic!("not loaded: {error}"));
+        let (committed, loaded) = (held(&mut kernel, ours), held(&mut kernel, theirs));
+        assert_eq!((committed.len(), loaded.len()), (rules.len(), rules.len()));
+        for (ours, theirs) in committed.into_iter().zip(loaded) {
+            if ours != theirs {
+                problems.push(format!("ours   {ours:?}\ntheirs {theirs:?}"));
+            }
+        }
+        let listing = nft(&["list", "ruleset"], "").unwrap();
+        if let Err(error) = nft(&["-c", "-f", "-"], &listing) {
+            problems.push(format!("cannot be reloaded: {error}"));
+        }
+        let mut batch = Batch::new();
+        batch.delete_table(ours);
+        batch.delete_table(theirs);
+        kernel.commit(batch, None).unwrap();
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    println!("{} shapes agree", shapes.len());
+}
+
+fn as_text(batch: &Batch) -> Result<String, text::Unprintable> {
+    text::commands(batch).map(|commands| commands.join("\n") + "\n")
+}
+
+#[test]
+fn nft_syntax_agrees_ipv4() {
+    agree(Family::V4, &shapes(Family::V4), as_text, &["-f", "-"]);
+}
+
+#[test]
+fn nft_syntax_agrees_ipv6() {
+    agree(Family::V6, &shapes(Family::V6), as_text, &["-f", "-"]);
 }

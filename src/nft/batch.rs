@@ -5,6 +5,7 @@
 use super::expr::Alternative;
 use super::lower;
 use super::uapi::{chain, counter, hook, msg, nfnl, nl, rule, table, verdict};
+use super::userdata;
 use super::wire::Writer;
 use crate::family::Family;
 use std::fmt;
@@ -202,22 +203,82 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What stands behind a sequence number.
+/// One operation of a transaction, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Label {
-    pub operation: Operation,
-    pub chain: Option<String>,
+pub struct Change {
+    /// The table's family.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// What is done in it.
+    pub action: Action,
+}
+
+/// What an operation does in its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Action {
+    AddTable,
+    DeleteTable,
+    FlushTable,
+    AddBaseChain { name: String, hook: HookPoint, priority: i32, kind: ChainKind, policy: Policy },
+    AddChain { name: String },
+    SetPolicy { name: String, policy: Policy },
+    RenameChain { from: String, to: String },
+    DeleteChain { name: String },
+    FlushChain { name: String },
+    AddRule { chain: String, position: Position, rule: Alternative, comment: Option<String> },
+    ReplaceRule { chain: String, handle: u64, rule: Alternative, comment: Option<String> },
+    DeleteRule { chain: String, handle: u64 },
+}
+
+impl Change {
+    /// What kind of operation it is.
+    pub fn operation(&self) -> Operation {
+        match &self.action {
+            Action::AddTable => Operation::TableAdd,
+            Action::DeleteTable => Operation::TableDelete,
+            Action::FlushTable => Operation::TableFlush,
+            Action::AddBaseChain { .. } => Operation::ChainAdd,
+            Action::AddChain { .. } => Operation::ChainUserAdd,
+            Action::SetPolicy { .. } => Operation::ChainUpdate,
+            Action::RenameChain { .. } => Operation::ChainRename,
+            Action::DeleteChain { .. } => Operation::ChainDelete,
+            Action::FlushChain { .. } => Operation::ChainFlush,
+            Action::AddRule { position: Position::Append, .. } => Operation::RuleAppend,
+            Action::AddRule { .. } => Operation::RuleInsert,
+            Action::ReplaceRule { .. } => Operation::RuleReplace,
+            Action::DeleteRule { .. } => Operation::RuleDelete,
+        }
+    }
+
+    /// The chain that it concerns.
+    pub fn chain(&self) -> Option<&str> {
+        match &self.action {
+            Action::AddTable | Action::DeleteTable | Action::FlushTable => None,
+            Action::AddBaseChain { name, .. }
+            | Action::AddChain { name }
+            | Action::SetPolicy { name, .. }
+            | Action::RenameChain { from: name, .. }
+            | Action::DeleteChain { name }
+            | Action::FlushChain { name }
+            | Action::AddRule { chain: name, .. }
+            | Action::ReplaceRule { chain: name, .. }
+            | Action::DeleteRule { chain: name, .. } => Some(name),
+        }
+    }
 }
 
 /// One transaction in the making. The operations' order is the kernel's: a jump's chain must have been added before.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    changes: Vec<Change>,
     messages: Writer,
-    /// Of each message, in order.
-    labels: Vec<Label>,
+    /// For each message, which change it belongs to.
+    owners: Vec<usize>,
     last: usize,
     next_set: u32,
-    malformed: Option<(Label, &'static str)>,
+    malformed: Option<usize>,
 }
 
 impl Batch {
@@ -228,12 +289,18 @@ impl Batch {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty() && self.malformed.is_none()
+        self.changes.is_empty()
+    }
+
+    /// The operations in order, for the printers.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// Makes a table, or does nothing where it is there.
     pub fn add_table(&mut self, at: Table<'_>) {
-        self.push(at, Operation::TableAdd, None, msg::NEWTABLE, nl::F_CREATE, |out| {
+        self.push(at, Action::AddTable);
+        self.message(at, msg::NEWTABLE, nl::F_CREATE, |out| {
             out.put_str(table::NAME, at.name);
             out.put_u32(table::FLAGS, 0);
         });
@@ -241,36 +308,40 @@ impl Batch {
 
     /// Takes a table away with all that is in it. ENOENT where there is none.
     pub fn delete_table(&mut self, at: Table<'_>) {
-        self.push(at, Operation::TableDelete, None, msg::DELTABLE, 0, |out| out.put_str(table::NAME, at.name));
+        self.push(at, Action::DeleteTable);
+        self.message(at, msg::DELTABLE, 0, |out| out.put_str(table::NAME, at.name));
     }
 
     /// Makes a base chain; where it is there, sets its policy and counters (EEXIST if its hook differs).
     pub fn add_base_chain(&mut self, at: Table<'_>, new: BaseChain<'_>) {
-        self.push(at, Operation::ChainAdd, Some(new.name), msg::NEWCHAIN, nl::F_CREATE, |out| {
+        let BaseChain { hook, priority, kind, policy, .. } = new;
+        self.push(at, Action::AddBaseChain { name: new.name.to_owned(), hook, priority, kind, policy });
+        self.message(at, msg::NEWCHAIN, nl::F_CREATE, |out| {
             out.put_str(chain::TABLE, at.name);
             out.put_str(chain::NAME, new.name);
-            out.put_str(chain::TYPE, new.kind.nft());
+            out.put_str(chain::TYPE, kind.nft());
             out.nest(chain::HOOK, |out| {
-                out.put_u32(hook::HOOKNUM, new.hook.number());
-                out.put(hook::PRIORITY, &new.priority.to_be_bytes());
+                out.put_u32(hook::HOOKNUM, hook.number());
+                out.put(hook::PRIORITY, &priority.to_be_bytes());
             });
-            out.put_u32(chain::POLICY, new.policy.number());
+            out.put_u32(chain::POLICY, policy.number());
             put_counters(out, new.counters);
         });
     }
 
     /// Makes a chain that is called by jumps only. EEXIST where it is there.
     pub fn add_chain(&mut self, at: Table<'_>, name: &str) {
-        let flags = nl::F_CREATE | nl::F_EXCL;
-        self.push(at, Operation::ChainUserAdd, Some(name), msg::NEWCHAIN, flags, |out| {
-            out.put_str(chain::TABLE, at.name);
-            out.put_str(chain::NAME, name);
-        });
+        self.new_chain(at, name, nl::F_CREATE | nl::F_EXCL);
     }
 
     /// Makes a chain that is called by jumps only, or does nothing where it is there.
     pub fn ensure_chain(&mut self, at: Table<'_>, name: &str) {
-        self.push(at, Operation::ChainUserAdd, Some(name), msg::NEWCHAIN, nl::F_CREATE, |out| {
+        self.new_chain(at, name, nl::F_CREATE);
+    }
+
+    fn new_chain(&mut self, at: Table<'_>, name: &str, flags: u16) {
+        self.push(at, Action::AddChain { name: name.to_owned() });
+        self.message(at, msg::NEWCHAIN, flags, |out| {
             out.put_str(chain::TABLE, at.name);
             out.put_str(chain::NAME, name);
         });
@@ -278,7 +349,8 @@ impl Batch {
 
     /// Sets a base chain's policy, and its packet and byte counters if given.
     pub fn set_policy(&mut self, at: Table<'_>, name: &str, policy: Policy, counters: Option<(u64, u64)>) {
-        self.push(at, Operation::ChainUpdate, Some(name), msg::NEWCHAIN, 0, |out| {
+        self.push(at, Action::SetPolicy { name: name.to_owned(), policy });
+        self.message(at, msg::NEWCHAIN, 0, |out| {
             out.put_str(chain::TABLE, at.name);
             out.put_str(chain::NAME, name);
             out.put_u32(chain::POLICY, policy.number());
@@ -288,19 +360,20 @@ impl Batch {
         });
     }
 
-    /// Renames the chain with that handle; `from` is for the error only. EEXIST where the name is taken.
+    /// Renames the chain with that handle; `from` is for errors and printers. EEXIST where the name is taken.
     pub fn rename_chain(&mut self, at: Table<'_>, handle: u64, from: &str, to: &str) {
-        self.push(at, Operation::ChainRename, Some(from), msg::NEWCHAIN, 0, |out| {
+        self.push(at, Action::RenameChain { from: from.to_owned(), to: to.to_owned() });
+        self.message(at, msg::NEWCHAIN, 0, |out| {
             out.put_str(chain::TABLE, at.name);
             out.put_u64(chain::HANDLE, handle);
             out.put_str(chain::NAME, to);
         });
     }
 
-    /// Takes a chain away. EBUSY where a rule refers to it; its own rules go with it on newer kernels only, so they
-    /// are to be flushed before.
+    /// Takes a chain away. EBUSY where a rule refers to it, or where it holds rules: flush it before.
     pub fn delete_chain(&mut self, at: Table<'_>, name: &str) {
-        self.push(at, Operation::ChainDelete, Some(name), msg::DELCHAIN, 0, |out| {
+        self.push(at, Action::DeleteChain { name: name.to_owned() });
+        self.message(at, msg::DELCHAIN, 0, |out| {
             out.put_str(chain::TABLE, at.name);
             out.put_str(chain::NAME, name);
         });
@@ -308,7 +381,8 @@ impl Batch {
 
     /// Takes all rules of a chain away.
     pub fn flush_chain(&mut self, at: Table<'_>, name: &str) {
-        self.push(at, Operation::ChainFlush, Some(name), msg::DELRULE, 0, |out| {
+        self.push(at, Action::FlushChain { name: name.to_owned() });
+        self.message(at, msg::DELRULE, 0, |out| {
             out.put_str(rule::TABLE, at.name);
             out.put_str(rule::CHAIN, name);
         });
@@ -316,17 +390,19 @@ impl Batch {
 
     /// Takes all rules of all chains of a table away.
     pub fn flush_table(&mut self, at: Table<'_>) {
-        self.push(at, Operation::TableFlush, None, msg::DELRULE, 0, |out| out.put_str(rule::TABLE, at.name));
+        self.push(at, Action::FlushTable);
+        self.message(at, msg::DELRULE, 0, |out| out.put_str(rule::TABLE, at.name));
     }
 
     /// Adds a rule. `userdata` holds 256 bytes at most; empty: none.
     pub fn add_rule(&mut self, at: Table<'_>, chain: &str, position: Position, rule: &Alternative, userdata: &[u8]) {
-        let (operation, flags) = match position {
-            Position::Append => (Operation::RuleAppend, nl::F_CREATE | nl::F_APPEND),
-            Position::AfterHandle(_) => (Operation::RuleInsert, nl::F_CREATE | nl::F_APPEND),
-            Position::Prepend | Position::BeforeHandle(_) => (Operation::RuleInsert, nl::F_CREATE),
+        let (chain, comment) = (chain.to_owned(), userdata::comment(userdata));
+        self.push(at, Action::AddRule { chain: chain.clone(), position, rule: rule.clone(), comment });
+        let flags = match position {
+            Position::Append | Position::AfterHandle(_) => nl::F_CREATE | nl::F_APPEND,
+            Position::Prepend | Position::BeforeHandle(_) => nl::F_CREATE,
         };
-        self.push_rule(at, operation, chain, flags, rule, userdata, |out| match position {
+        self.rule_messages(at, &chain, flags, rule, userdata, |out| match position {
             Position::BeforeHandle(handle) | Position::AfterHandle(handle) => out.put_u64(rule::POSITION, handle),
             Position::Append | Position::Prepend => {}
         });
@@ -334,44 +410,39 @@ impl Batch {
 
     /// Puts a rule in the place of the one with that handle.
     pub fn replace_rule(&mut self, at: Table<'_>, chain: &str, handle: u64, rule: &Alternative, userdata: &[u8]) {
-        self.push_rule(at, Operation::RuleReplace, chain, nl::F_REPLACE, rule, userdata, |out| {
-            out.put_u64(rule::HANDLE, handle);
-        });
+        let (chain, comment) = (chain.to_owned(), userdata::comment(userdata));
+        self.push(at, Action::ReplaceRule { chain: chain.clone(), handle, rule: rule.clone(), comment });
+        self.rule_messages(at, &chain, nl::F_REPLACE, rule, userdata, |out| out.put_u64(rule::HANDLE, handle));
     }
 
     /// Takes the rule with that handle away.
     pub fn delete_rule(&mut self, at: Table<'_>, chain: &str, handle: u64) {
-        self.push(at, Operation::RuleDelete, Some(chain), msg::DELRULE, 0, |out| {
+        self.push(at, Action::DeleteRule { chain: chain.to_owned(), handle });
+        self.message(at, msg::DELRULE, 0, |out| {
             out.put_str(rule::TABLE, at.name);
             out.put_str(rule::CHAIN, chain);
             out.put_u64(rule::HANDLE, handle);
         });
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn push_rule(
+    fn rule_messages(
         &mut self,
         at: Table<'_>,
-        operation: Operation,
         chain: &str,
         flags: u16,
-        alternative: &Alternative,
+        rule: &Alternative,
         userdata: &[u8],
         place: impl FnOnce(&mut Writer),
     ) {
-        let lowered = match lower::rule(alternative, &mut self.next_set) {
-            Ok(lowered) => lowered,
-            Err(lower::Malformed(why)) => {
-                let label = Label { operation, chain: Some(chain.to_owned()) };
-                self.malformed.get_or_insert((label, why));
-                return;
-            }
+        let Ok(lowered) = lower::rule(rule, &mut self.next_set) else {
+            self.malformed.get_or_insert(self.changes.len() - 1);
+            return;
         };
         for set in &lowered.sets {
-            self.push(at, operation, Some(chain), msg::NEWSET, nl::F_CREATE, |out| set.put_set(out, at.name));
-            self.push(at, operation, Some(chain), msg::NEWSETELEM, nl::F_CREATE, |out| set.put_elements(out, at.name));
+            self.message(at, msg::NEWSET, nl::F_CREATE, |out| set.put_set(out, at.name));
+            self.message(at, msg::NEWSETELEM, nl::F_CREATE, |out| set.put_elements(out, at.name));
         }
-        self.push(at, operation, Some(chain), msg::NEWRULE, flags, |out| {
+        self.message(at, msg::NEWRULE, flags, |out| {
             out.put_str(rule::TABLE, at.name);
             out.put_str(rule::CHAIN, chain);
             place(out);
@@ -382,39 +453,42 @@ impl Batch {
         });
     }
 
-    fn push(
-        &mut self,
-        at: Table<'_>,
-        operation: Operation,
-        chain: Option<&str>,
-        message: u8,
-        flags: u16,
-        fill: impl FnOnce(&mut Writer),
-    ) {
+    fn push(&mut self, at: Table<'_>, action: Action) {
+        self.changes.push(Change { family: at.family, table: at.name.to_owned(), action });
+    }
+
+    /// A message of the last change.
+    fn message(&mut self, at: Table<'_>, message: u8, flags: u16, fill: impl FnOnce(&mut Writer)) {
         self.last = self.messages.bytes().len();
-        // The number within the batch; the connection counts on from its own when it sends.
-        let seq = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        // The number within the batch; the connection adds its own when it sends.
+        let seq = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
         let start = self.messages.begin(message, nl::F_REQUEST | flags, seq, at.family.nfproto());
         fill(&mut self.messages);
         self.messages.end_message(start);
-        self.labels.push(Label { operation, chain: chain.map(str::to_owned) });
+        self.owners.push(self.changes.len() - 1);
     }
 
-    pub(super) fn malformed(&self) -> Option<&(Label, &'static str)> {
-        self.malformed.as_ref()
+    /// The change that holds a value which does not fit its key.
+    pub(super) fn malformed(&self) -> Option<&Change> {
+        self.changes.get(self.malformed?)
     }
 
     pub(super) fn too_long(&self) -> bool {
         self.messages.too_long()
     }
 
-    pub(super) fn labels(&self) -> &[Label] {
-        &self.labels
+    pub(super) fn message_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// The change that the message of that number, counted from 0, belongs to.
+    pub(super) fn owner(&self, message: usize) -> Option<&Change> {
+        self.changes.get(*self.owners.get(message)?)
     }
 
     /// The datagram. Its sequence numbers are `first` for the beginning, then one more for each message; the last
     /// operation asks for an acknowledgement. Without `finish` the kernel prepares it all and throws it away.
-    pub(super) fn datagram(mut self, first: u32, generation: Option<u32>, finish: bool) -> Vec<u8> {
+    pub(super) fn datagram(&mut self, first: u32, generation: Option<u32>, finish: bool) -> Vec<u8> {
         self.messages.request_ack(self.last);
         self.messages.renumber(first.wrapping_add(1));
         let mut out = Writer::new();
@@ -425,7 +499,7 @@ impl Batch {
         out.end_message(begin);
         out.append(&self.messages);
         if finish {
-            let seq = first.wrapping_add(1).wrapping_add(u32::try_from(self.labels.len()).unwrap_or(u32::MAX));
+            let seq = first.wrapping_add(1).wrapping_add(u32::try_from(self.owners.len()).unwrap_or(u32::MAX));
             let end = out.begin_raw(nfnl::BATCH_END, nl::F_REQUEST, seq, 0, nfnl::SUBSYS_NFTABLES);
             out.end_message(end);
         }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::batch::{Batch, ChainKind, Operation, Policy};
+use super::batch::{Batch, ChainKind, Change, Operation, Policy};
 use super::expr::Verdict;
 use super::uapi::{chain, counter, data, elem, generation, hook, immediate, msg, nl, reg, rule, table, verdict};
 use super::wire::{Attributes, Message, Messages, Writer};
@@ -128,6 +128,10 @@ impl CommitError {
         self.errno == Errno::ERESTART
     }
 
+    fn of(change: &Change, errno: Errno) -> Self {
+        Self { errno, operation: change.operation(), chain: change.chain().map(str::to_owned) }
+    }
+
     fn whole(errno: Errno) -> Self {
         Self { errno, operation: Operation::Commit, chain: None }
     }
@@ -165,9 +169,15 @@ impl Connection {
     /// # Errors
     /// EINVAL where the kernel has no nf_tables, EPERM without the right.
     pub fn generation(&mut self) -> io::Result<u32> {
-        let found = self.request(msg::GETGEN, 0, nl::F_REQUEST, |_| {}, |message| {
-            (message.nf_tables() == Some(msg::NEWGEN)).then(|| message.attributes().u32(generation::ID)).flatten()
-        })?;
+        let found = self.request(
+            msg::GETGEN,
+            0,
+            nl::F_REQUEST,
+            |_| {},
+            |message| {
+                (message.nf_tables() == Some(msg::NEWGEN)).then(|| message.attributes().u32(generation::ID)).flatten()
+            },
+        )?;
         found.into_iter().next().ok_or_else(|| Errno::EBADMSG.into())
     }
 
@@ -177,7 +187,8 @@ impl Connection {
     /// EINVAL where the kernel has no nf_tables, EPERM without the right.
     pub fn table(&mut self, family: Family, name: &str) -> io::Result<Option<TableInfo>> {
         let fill = |out: &mut Writer| out.put_str(table::NAME, name);
-        match self.request(msg::GETTABLE, family.nfproto(), nl::F_REQUEST, fill, |message| read_table(family, message)) {
+        match self.request(msg::GETTABLE, family.nfproto(), nl::F_REQUEST, fill, |message| read_table(family, message))
+        {
             Ok(found) => Ok(found.into_iter().next()),
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
             Err(error) => Err(error),
@@ -246,10 +257,9 @@ impl Connection {
         self.transact(batch, None, false)
     }
 
-    fn transact(&mut self, batch: Batch, generation: Option<u32>, finish: bool) -> Result<(), CommitError> {
-        if let Some((label, _)) = batch.malformed() {
-            let (operation, chain) = (label.operation, label.chain.clone());
-            return Err(CommitError { errno: Errno::EINVAL, operation, chain });
+    fn transact(&mut self, mut batch: Batch, generation: Option<u32>, finish: bool) -> Result<(), CommitError> {
+        if let Some(change) = batch.malformed() {
+            return Err(CommitError::of(change, Errno::EINVAL));
         }
         if batch.too_long() {
             return Err(CommitError::whole(Errno::EMSGSIZE));
@@ -257,18 +267,16 @@ impl Connection {
         if batch.is_empty() {
             return Ok(());
         }
-        let labels = batch.labels().to_vec();
-        let first = self.take_seqs(labels.len() + 2);
+        let first = self.take_seqs(batch.message_count() + 2);
         let request = batch.datagram(first, generation, finish);
         self.socket.send(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
-        let (failed, acknowledged) = self.answers(first, labels.len());
-        match failed {
-            Some((number, errno)) => Err(match number.checked_sub(1).and_then(|index| labels.get(index)) {
-                Some(label) => CommitError { errno, operation: label.operation, chain: label.chain.clone() },
-                None => CommitError::whole(errno),
-            }),
-            None if acknowledged => Ok(()),
-            None => Err(CommitError::whole(Errno::EBADMSG)),
+        match self.answers(first, batch.message_count()) {
+            (Some((number, errno)), _) => {
+                let owner = number.checked_sub(1).and_then(|message| batch.owner(message));
+                Err(owner.map_or_else(|| CommitError::whole(errno), |change| CommitError::of(change, errno)))
+            }
+            (None, true) => Ok(()),
+            (None, false) => Err(CommitError::whole(Errno::EBADMSG)),
         }
     }
 
@@ -422,8 +430,12 @@ fn read_rule(family: Family, table: &str, message: Message<'_>) -> Option<RuleIn
     let attributes = message.attributes();
     is_of(family, message, msg::NEWRULE).then_some(())?;
     (attributes.string(rule::TABLE)? == table).then_some(())?;
-    let expressions: Vec<RawExpr> =
-        attributes.nested(rule::EXPRESSIONS).into_iter().flatten().filter_map(|item| read_expr(item.nested())).collect();
+    let expressions: Vec<RawExpr> = attributes
+        .nested(rule::EXPRESSIONS)
+        .into_iter()
+        .flatten()
+        .filter_map(|item| read_expr(item.nested()))
+        .collect();
     let counters: Vec<(u64, u64)> = expressions
         .iter()
         .filter(|expr| expr.name == "counter")

@@ -159,8 +159,7 @@ pub struct Place {
 /// be lowered from such a one ([`is_whole_bytes`]).
 pub fn place(field: Field) -> Place {
     use payload::{LL_HEADER, NETWORK_HEADER, TRANSPORT_HEADER};
-    let named =
-        |base, offset, len, kind, header, name| Place { base, offset, len, kind, name: Some((header, name)) };
+    let named = |base, offset, len, kind, header, name| Place { base, offset, len, kind, name: Some((header, name)) };
     match field {
         Field::Ip4Saddr => named(NETWORK_HEADER, 12, 4, Kind::Ipv4, "ip", "saddr"),
         Field::Ip4Daddr => named(NETWORK_HEADER, 16, 4, Kind::Ipv4, "ip", "daddr"),

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::canonical::canonical;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::key::{self, Facts, Kind, Order};
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
@@ -88,6 +89,7 @@ impl Lowering<'_> {
     }
 
     fn matching(&mut self, found: &Match) -> Result<()> {
+        let found = &canonical(found);
         let facts = key::of(found.key);
         check_lengths(found, facts)?;
         match (&found.value, &found.mask) {
@@ -118,7 +120,7 @@ impl Lowering<'_> {
             self.cmp(op, &comparable(value, facts.order));
             return Ok(());
         }
-        match mask.and_then(|mask| prefix_bytes(facts.kind, mask)) {
+        match mask.and_then(|mask| prefix_bytes(facts.kind, mask, value)) {
             Some(len) => {
                 self.load(key, len)?;
                 self.cmp(op, &value[..len]);
@@ -368,11 +370,13 @@ fn comparable(value: &[u8], order: Order) -> Vec<u8> {
     bytes
 }
 
-/// The length of an address mask that ends on a byte boundary: then nft loads or compares so many bytes only.
-fn prefix_bytes(kind: Kind, mask: &[u8]) -> Option<usize> {
+/// The length of an address mask that ends on a byte boundary: then nft loads or compares so many bytes only. Not
+/// where the value has bits outside of the mask: that never matches.
+fn prefix_bytes(kind: Kind, mask: &[u8], value: &[u8]) -> Option<usize> {
     let ones = mask.iter().take_while(|byte| **byte == 0xff).count();
-    let rest = mask.get(ones..)?;
-    (matches!(kind, Kind::Ipv4 | Kind::Ipv6) && ones > 0 && rest.iter().all(|byte| *byte == 0)).then_some(ones)
+    let zero_behind = |bytes: &[u8]| bytes.iter().skip(ones).all(|byte| *byte == 0);
+    let is_prefix = matches!(kind, Kind::Ipv4 | Kind::Ipv6) && ones > 0 && zero_behind(mask) && zero_behind(value);
+    is_prefix.then_some(ones)
 }
 
 fn check_lengths(found: &Match, facts: Facts) -> Result<()> {

@@ -3,12 +3,18 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod canonical;
 mod connection;
 pub mod expr;
 mod key;
 mod lower;
+pub mod names;
+mod syntax;
+pub mod text;
 mod uapi;
+pub mod userdata;
 pub mod wire;
 
-pub use batch::{BaseChain, Batch, ChainKind, HookPoint, Operation, Policy, Position, Table};
+pub use batch::{Action, BaseChain, Batch, ChainKind, Change, HookPoint, Operation, Policy, Position, Table};
 pub use connection::{ChainInfo, CommitError, Connection, Hook, RawExpr, RuleInfo, TableInfo};
+pub use names::{chain_name_ok, comment_ok, interface_ok, log_prefix_ok};
