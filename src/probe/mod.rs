@@ -3,6 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backends;
+pub mod kernel;
+pub mod trial;
+
 use crate::config::{CarrierKind, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
@@ -23,7 +27,19 @@ pub enum Tool {
 impl Tool {
     /// All three.
     pub const ALL: [Tool; 3] = [Tool::Command, Tool::Save, Tool::Restore];
+
+    /// What its name ends in, behind `iptables` or `ip6tables`.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Tool::Command => "",
+            Tool::Save => "-save",
+            Tool::Restore => "-restore",
+        }
+    }
 }
+
+/// `(1, 8, 9)`
+pub type Version = (u16, u16, u16);
 
 /// A real iptables on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +47,13 @@ pub struct Backend {
     /// Which of the two.
     pub variant: Variant,
     /// As in `iptables --version`.
-    pub version: (u16, u16, u16),
+    pub version: Version,
     programs: [Option<PathBuf>; 6],
 }
 
 impl Backend {
     /// A backend without programs; [`Backend::set_program`] adds them.
-    pub fn new(variant: Variant, version: (u16, u16, u16)) -> Self {
+    pub fn new(variant: Variant, version: Version) -> Self {
         Self { variant, version, programs: Default::default() }
     }
 

@@ -10,3 +10,4 @@ pub mod netns;
 pub mod rtnl;
 pub mod sandbox;
 pub mod time;
+pub mod xtables;
