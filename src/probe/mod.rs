@@ -3,15 +3,28 @@
 
 #![forbid(unsafe_code)]
 
-pub mod backends;
-pub mod kernel;
-pub mod trial;
+mod backends;
+mod cache;
+mod choice;
+mod hints;
+mod kernel;
+mod nftables;
+mod report;
+mod trial;
+
+pub use kernel::ModuleState;
+pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 
 use crate::config::{CarrierKind, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
+use crate::rules::{self, Need};
+use choice::Choice;
+use kernel::Kernel;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+use trial::Trial;
 
 /// One of the programs that an iptables consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,20 +154,162 @@ impl Snapshot {
     }
 
     /// Whether `carrier` can hold `table` of `family`. [`CarrierKind::Backend`] speaks of [`Snapshot::backend`].
-    /// Carriers that a table cannot have are missing.
+    /// Carriers that a table cannot have are missing; a backend's tables that Docker does not use are unknown.
     pub fn ability(&self, family: Family, table: &str, carrier: CarrierKind) -> Ability {
         self.abilities
             .iter()
             .find(|entry| entry.family == family && entry.carrier == carrier && entry.table == table)
-            .map_or_else(
-                || Ability::Missing { why: format!("{} cannot carry {table}", carrier.as_str()) },
-                |entry| entry.ability.clone(),
-            )
+            .map_or_else(|| untried(table, carrier), |entry| entry.ability.clone())
+    }
+
+    fn is_known(&self) -> bool {
+        !self.abilities.iter().any(|entry| matches!(entry.ability, Ability::Unknown { .. }))
+    }
+}
+
+fn untried(table: &str, carrier: CarrierKind) -> Ability {
+    match carrier {
+        CarrierKind::Backend => not_tried(),
+        _ => Ability::Missing { why: format!("{} cannot carry {table}", carrier.as_str()) },
     }
 }
 
 /// What is known of this machine: from the cache if that is valid, else by trying. Never fails; what cannot be found
 /// out is [`Ability::Unknown`].
-pub fn snapshot(_config: &Config) -> Snapshot {
-    Snapshot::default()
+pub fn snapshot(config: &Config) -> Snapshot {
+    if std::env::var_os(backends::NESTED_VARIABLE).is_some() {
+        return Snapshot::default();
+    }
+    let key = cache::Key::now(config);
+    let kept = key.as_ref().and_then(cache::load_snapshot);
+    kept.unwrap_or_else(|| probe(config, key.as_ref()).0)
+}
+
+/// All that was found out, with `refresh` by trying again. Never fails.
+pub fn report(config: &Config, refresh: bool) -> Report {
+    let key = cache::Key::now(config);
+    let kept = key.as_ref().filter(|_| !refresh).and_then(|key| {
+        let report = cache::load_report(key);
+        report.filter(|_| cache::load_snapshot(key).is_some())
+    });
+    kept.unwrap_or_else(|| probe(config, key.as_ref()).1)
+}
+
+/// Tries everything, and keeps what was found if it will be the same until the next boot. `key` is from before: what
+/// changes meanwhile must make it stale.
+fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
+    let started = Instant::now();
+    let kernel = Kernel::read();
+    let found = backends::find(config);
+    let tests = try_all(config, &found.backends, &kernel);
+    let choice = choice::choose(config, &found.backends, &tests.trials);
+    let snapshot = summarise(&found.backends, &tests, choice.as_ref());
+    let findings = report::Findings {
+        kernel: &kernel,
+        backends: &found.backends,
+        trials: &tests.trials,
+        nf_tables: &tests.nf_tables,
+        choice: choice.as_ref(),
+        snapshot: &snapshot,
+        tried: tests.for_real,
+        took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    let report = findings.report(config);
+    let lasting = !found.uncertain && choice.as_ref().is_none_or(|choice| choice.lasting) && snapshot.is_known();
+    if let Some(key) = key.filter(|_| lasting) {
+        cache::save_report(key, &report);
+        cache::save_snapshot(key, &snapshot);
+    }
+    (snapshot, report)
+}
+
+/// What trying gave.
+struct Tests {
+    /// One for each backend, in their order.
+    trials: Vec<Trial>,
+    nf_tables: nftables::Abilities,
+    /// Whether there was a namespace to try it in.
+    for_real: bool,
+}
+
+/// Each backend has a namespace of its own: two that hold the same tables would get in each other's way, and before
+/// Linux 4.18 could not both have NAT.
+fn try_all(config: &Config, found: &[Backend], kernel: &Kernel) -> Tests {
+    let (tried, nf_tables) = std::thread::scope(|scope| {
+        let threads: Vec<_> = found.iter().map(|backend| scope.spawn(|| trial::run(backend, kernel))).collect();
+        let nf_tables = nftables::run(kernel);
+        let tried: Vec<_> = threads.into_iter().map(|thread| thread.join().ok().and_then(Result::ok)).collect();
+        (tried, nf_tables)
+    });
+    let for_real = tried.iter().all(Option::is_some);
+    let in_use = choice::beforehand(config, found).map(|choice| choice.variant);
+    let trials = found.iter().zip(tried).map(|(backend, trial)| {
+        trial.unwrap_or_else(|| hints::gather(backend, kernel, &nf_tables, in_use == Some(backend.variant)))
+    });
+    Tests { trials: trials.collect(), for_real, nf_tables }
+}
+
+/// Puts together what a front needs.
+fn summarise(found: &[Backend], tests: &Tests, choice: Option<&Choice>) -> Snapshot {
+    let chosen = choice.and_then(|choice| found.iter().position(|backend| backend.variant == choice.variant));
+    let trial = chosen.and_then(|chosen| tests.trials.get(chosen));
+    let mut snapshot = Snapshot {
+        backend: chosen.and_then(|chosen| found.get(chosen)).cloned(),
+        nf_tables: has_nf_tables(&tests.nf_tables),
+        abilities: Vec::new(),
+    };
+    for (family, table) in Family::ALL.into_iter().flat_map(|family| trial::tables().map(move |table| (family, table)))
+    {
+        for carrier in table.carriers.iter().copied() {
+            let ability = carrier_ability(family, table, carrier, trial, &tests.nf_tables);
+            snapshot.set_ability(family, &table.name, carrier, ability);
+        }
+    }
+    snapshot
+}
+
+/// Unknown counts as there: a request that is made in vain costs little, one that is not made hides rules.
+fn has_nf_tables(abilities: &nftables::Abilities) -> bool {
+    let missing = |family| abilities.get(&(family, "nf_tables".to_owned())).is_none_or(Ability::is_missing);
+    !Family::ALL.into_iter().all(missing)
+}
+
+fn carrier_ability(
+    family: Family,
+    table: &rules::Table,
+    carrier: CarrierKind,
+    trial: Option<&Trial>,
+    nf_tables: &nftables::Abilities,
+) -> Ability {
+    let of_table = |name: &str| {
+        let none = || Ability::Missing { why: format!("no {} is installed", family.program()) };
+        trial.map_or_else(none, |trial| trial.ability(family, name).cloned().unwrap_or_else(not_tried))
+    };
+    if carrier == CarrierKind::Backend {
+        return of_table(&table.name);
+    }
+    let needs: Vec<Ability> = table
+        .needs(carrier)
+        .map(|need| match need {
+            Need::Table(name) => of_table(name),
+            Need::Capability(name) => {
+                let key = (family, name.to_owned());
+                let asked = nf_tables.get(&key).or_else(|| trial.and_then(|trial| trial.extensions.get(&key)));
+                asked.cloned().unwrap_or_else(not_tried)
+            }
+        })
+        .collect();
+    trial::worst(needs.iter())
+}
+
+fn not_tried() -> Ability {
+    Ability::Unknown { why: "not tried".to_owned() }
+}
+
+/// Where the kernel lists the legacy tables of the calling thread's network namespace.
+fn names_file(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    }
 }

@@ -194,7 +194,7 @@ pub fn tables() -> impl Iterator<Item = &'static Table> {
 
 /// The plainest rule first, then what Docker says in any case. What it says only for some of its features is left
 /// out: their modules (ip_vs, sctp) are no small thing to load into a kernel that does without.
-fn script(table: &Table, family: Family) -> Vec<Saying> {
+pub(super) fn script(table: &Table, family: Family) -> Vec<Saying> {
     let plain = Saying { table: table.name.clone(), part: String::new(), required: true, args: table.trial(family) };
     let said = rules::docker().says(family, &table.name);
     std::iter::once(plain).chain(said.into_iter().filter(|saying| saying.required)).collect()
@@ -227,7 +227,7 @@ fn adds_rule(saying: &Saying) -> bool {
 }
 
 /// Missing outweighs unknown, and that able.
-fn worst<'a>(abilities: impl Iterator<Item = &'a Ability>) -> Ability {
+pub(super) fn worst<'a>(abilities: impl Iterator<Item = &'a Ability>) -> Ability {
     let rank = |ability: &&Ability| match ability {
         Ability::Missing { .. } => 0,
         Ability::Unknown { .. } => 1,
@@ -244,7 +244,7 @@ fn in_short(said: &str) -> String {
 }
 
 /// The kernel's own word on a match or target.
-fn ask_kernel(variant: Variant, family: Family, capability: &Capability, kernel: &Kernel) -> Ability {
+pub(super) fn ask_kernel(variant: Variant, family: Family, capability: &Capability, kernel: &Kernel) -> Ability {
     let extension = match capability.kind {
         CapabilityKind::Match => Extension::Match,
         CapabilityKind::Target => Extension::Target,
@@ -269,7 +269,7 @@ fn ask_kernel(variant: Variant, family: Family, capability: &Capability, kernel:
     }
 }
 
-fn is_denied(error: &io::Error) -> bool {
+pub(super) fn is_denied(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EPERM | Errno::EACCES | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EMFILE))
 }

@@ -9,5 +9,6 @@ pub mod netlink;
 pub mod netns;
 pub mod rtnl;
 pub mod sandbox;
+pub mod store;
 pub mod time;
 pub mod xtables;

@@ -35,17 +35,73 @@ struct GetRevision {
     revision: u8,
 }
 
+/// IPT_SO_GET_INFO and IP6T_SO_GET_INFO.
+const GET_INFO: libc::c_int = 64;
+
+/// `struct ipt_getinfo`, which `struct ip6t_getinfo` equals.
+#[repr(C)]
+struct GetInfo {
+    name: [u8; 32],
+    valid_hooks: u32,
+    hook_entry: [u32; 5],
+    underflow: [u32; 5],
+    num_entries: u32,
+    size: u32,
+}
+
+/// Whether the calling thread's network namespace has, or can have, this legacy table. Asking loads the table's
+/// module, and gives the namespace an empty table.
+///
+/// # Errors
+/// EPERM without CAP_NET_RAW and CAP_NET_ADMIN; ENOPROTOOPT where there is no ip_tables.
+pub fn legacy_table(family: Family, name: &str) -> io::Result<bool> {
+    let raw = raw_socket(family)?;
+    let mut request =
+        GetInfo { name: [0; 32], valid_hooks: 0, hook_entry: [0; 5], underflow: [0; 5], num_entries: 0, size: 0 };
+    put_name(&mut request.name, name)?;
+    let mut len = size_of::<GetInfo>() as libc::socklen_t;
+    // SAFETY: `raw` is open for the whole call, and `request` is a value of the option's type, of the length given.
+    let result = unsafe {
+        let value = (&raw mut request).cast::<libc::c_void>();
+        libc::getsockopt(raw.as_raw_fd(), level(family), GET_INFO, value, &raw mut len)
+    };
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn raw_socket(family: Family) -> nix::Result<OwnedFd> {
+    let domain = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)
+}
+
+fn level(family: Family) -> libc::c_int {
+    match family {
+        Family::V4 => libc::IPPROTO_IP,
+        Family::V6 => libc::IPPROTO_IPV6,
+    }
+}
+
+/// Leaves at least one terminator.
+fn put_name(room: &mut [u8], name: &str) -> nix::Result<()> {
+    let spare = room.len() > name.len();
+    let start = room.get_mut(..name.len()).filter(|_| spare).ok_or(Errno::ENAMETOOLONG)?;
+    start.copy_from_slice(name.as_bytes());
+    Ok(())
+}
+
 /// Whether ip_tables (or ip6_tables) of the calling thread's network namespace has any revision of the extension.
 ///
 /// # Errors
 /// EPERM without CAP_NET_RAW and CAP_NET_ADMIN; ENOPROTOOPT where there is no ip_tables.
 pub fn legacy_has(family: Family, extension: Extension, name: &str) -> io::Result<bool> {
-    let (domain, level) = match family {
-        Family::V4 => (AddressFamily::Inet, libc::IPPROTO_IP),
-        Family::V6 => (AddressFamily::Inet6, libc::IPPROTO_IPV6),
-    };
-    let raw = socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
-    any_revision(ask_socket(&raw, level, option(family, extension), name))
+    let raw = raw_socket(family)?;
+    any_revision(ask_socket(&raw, level(family), option(family, extension), name))
 }
 
 /// IPT_SO_GET_REVISION_MATCH and so on.
@@ -60,9 +116,7 @@ fn option(family: Family, extension: Extension) -> libc::c_int {
 
 fn ask_socket(raw: &OwnedFd, level: libc::c_int, option: libc::c_int, name: &str) -> nix::Result<()> {
     let mut request = GetRevision { name: [0; NAME_LEN], revision: 0 };
-    let bytes = name.as_bytes();
-    let room = request.name.get_mut(..bytes.len()).filter(|room| room.len() < NAME_LEN).ok_or(Errno::ENAMETOOLONG)?;
-    room.copy_from_slice(bytes);
+    put_name(&mut request.name, name)?;
     let mut len = size_of::<GetRevision>() as libc::socklen_t;
     // SAFETY: `raw` is open for the whole call, and `request` is a value of the option's type, of the length given.
     let result = unsafe {
@@ -145,6 +199,13 @@ mod tests {
                 assert!(!there);
             }
         }
+    }
+
+    #[test]
+    fn no_kernel_has_a_table_of_any_name() {
+        // Without the rights, or without xtables, there is nothing to be shown.
+        let Ok(there) = legacy_table(Family::V4, "nosuchtable") else { return };
+        assert!(!there);
     }
 
     #[test]

@@ -1,0 +1,245 @@
+//! What the kernel's nf_tables can do, tried over netlink: committed in a network namespace that is thrown away, or,
+//! without the right to make one, prepared by the kernel and never committed.
+
+#![forbid(unsafe_code)]
+
+use super::Ability;
+use super::kernel::Kernel;
+use crate::family::Family;
+use crate::nft::expr::{Alternative, Ct, Element, Expr, Field, Key, Limit, Log, Match, Meta, Op, Value, Verdict};
+use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
+use crate::rules::{self, Capability, CapabilityKind};
+use crate::sys::sandbox;
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// No program is started here, so nothing has to wait for long.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Name of the table and the chain of a trial.
+const NAME: &str = "xtshim-probe";
+
+/// By family and capability name.
+pub type Abilities = BTreeMap<(Family, String), Ability>;
+
+/// Tries every capability that has to do with nf_tables itself.
+pub fn run(kernel: &Kernel) -> Abilities {
+    sandbox::enter(LIMIT, |_| try_all(kernel, Way::Commit)).unwrap_or_else(|_| try_all(kernel, Way::Check))
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    /// In a namespace of our own.
+    Commit,
+    /// In one that others live in.
+    Check,
+}
+
+fn try_all(kernel: &Kernel, way: Way) -> Abilities {
+    Family::ALL.into_iter().flat_map(|family| try_family(kernel, way, family)).collect()
+}
+
+fn try_family(kernel: &Kernel, way: Way, family: Family) -> Abilities {
+    let wanted = rules::capabilities().iter().filter(|capability| is_ours(capability) && capability.serves(family));
+    let mut bench = Bench { connection: Connection::open(), way, family };
+    // An aborted batch costs a grace period of the kernel, some 16 ms. One for all is enough where all is well.
+    let whole = bench.transact(|batch, table| {
+        for (expression, rule) in SAMPLES.iter().filter_map(|name| Some((name, sample(name, family)?))) {
+            add_sample(batch, table, expression, &rule);
+        }
+    });
+    wanted
+        .map(|capability| {
+            let proven = whole.is_ok() && capability.kind == CapabilityKind::Expression;
+            let outcome = if proven { Ok(()) } else { bench.try_one(capability) };
+            ((family, capability.name.clone()), ability(outcome, capability, family, kernel))
+        })
+        .collect()
+}
+
+fn is_ours(capability: &Capability) -> bool {
+    use CapabilityKind::{Chain, Expression, Generation, NfTables};
+    matches!(capability.kind, NfTables | Generation | Chain | Expression)
+}
+
+fn ability(outcome: Result<(), Errno>, capability: &Capability, family: Family, kernel: &Kernel) -> Ability {
+    match outcome {
+        Ok(()) => Ability::Able,
+        Err(errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOMEM | Errno::ENOBUFS | Errno::EMFILE)) => {
+            Ability::Unknown { why: errno.desc().to_owned() }
+        }
+        Err(errno) => {
+            let why = kernel.explain(capability, family);
+            Ability::Missing { why: why.unwrap_or_else(|| format!("the kernel says: {}", errno.desc())) }
+        }
+    }
+}
+
+struct Bench {
+    connection: std::io::Result<Connection>,
+    way: Way,
+    family: Family,
+}
+
+impl Bench {
+    fn try_one(&mut self, capability: &Capability) -> Result<(), Errno> {
+        match capability.kind {
+            CapabilityKind::Generation => self.try_generation(),
+            CapabilityKind::Chain => {
+                self.transact(|batch, table| batch.add_base_chain(table, base_chain(ChainKind::Nat)))
+            }
+            CapabilityKind::Expression => {
+                let rule = sample(&capability.key, self.family).ok_or(Errno::EOPNOTSUPP)?;
+                self.transact(|batch, table| add_sample(batch, table, &capability.key, &rule))
+            }
+            _ => self.transact(|batch, table| batch.add_base_chain(table, base_chain(ChainKind::Filter))),
+        }
+    }
+
+    fn transact(&mut self, fill: impl FnOnce(&mut Batch, Table<'_>)) -> Result<(), Errno> {
+        let (way, family) = (self.way, self.family);
+        let connection = self.connection()?;
+        let table = Table { family, name: NAME };
+        let mut batch = Batch::new();
+        batch.add_table(table);
+        fill(&mut batch, table);
+        let done = match way {
+            Way::Commit => connection.commit(batch, None),
+            Way::Check => connection.check(batch),
+        };
+        done.map_err(|error| error.errno)
+    }
+
+    /// A transaction that bears another generation than the present must be refused for that, before it is looked
+    /// at. This one could not be carried out in any case.
+    fn try_generation(&mut self) -> Result<(), Errno> {
+        let family = self.family;
+        let connection = self.connection()?;
+        let present = connection.generation().map_err(|error| errno(&error))?;
+        let mut batch = Batch::new();
+        batch.delete_table(Table { family, name: "xtshim-probe-absent" });
+        match connection.commit(batch, Some(present.wrapping_add(1 << 20))) {
+            Err(CommitError { errno: Errno::ERESTART, .. }) => Ok(()),
+            Err(CommitError { errno: Errno::ENOENT, .. }) | Ok(()) => Err(Errno::EOPNOTSUPP),
+            Err(error) => Err(error.errno),
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, Errno> {
+        self.connection.as_mut().map_err(|error| errno(error))
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn base_chain(kind: ChainKind) -> BaseChain<'static> {
+    // A name for each kind: a chain that is there cannot become one of another kind.
+    let (name, priority) = if kind == ChainKind::Nat { ("nat", -100) } else { ("filter", -300) };
+    BaseChain { name, hook: HookPoint::Prerouting, priority, kind, policy: Policy::Accept, counters: (0, 0) }
+}
+
+fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternative) {
+    let base = BaseChain { name: chain, ..base_chain(ChainKind::Filter) };
+    batch.add_base_chain(table, base);
+    batch.add_rule(table, chain, Position::Append, rule, &[]);
+}
+
+/// The expressions that capabilities name.
+const SAMPLES: [&str; 10] = ["counter", "match", "set", "exthdr", "ct", "zone", "notrack", "fib", "limit", "log"];
+
+/// A rule that takes nothing but the expression of this name.
+fn sample(expression: &str, family: Family) -> Option<Alternative> {
+    let rule = match expression {
+        "counter" => vec![Expr::Counter { packets: 0, bytes: 0 }, Expr::Verdict(Verdict::Return)],
+        "match" => matches(family),
+        "set" => vec![matching(
+            Key::Payload(Field::ThDport),
+            Op::Eq,
+            Value::Set(vec![Element::One(vec![0, 80]), Element::One(vec![1, 187])]),
+        )],
+        "exthdr" => vec![matching(Key::TcpOption(2), Op::Eq, Value::Bytes(vec![1]))],
+        "ct" => vec![Expr::Match(Match {
+            key: Key::Ct(Ct::State, None),
+            mask: Some(8u32.to_ne_bytes().to_vec()),
+            op: Op::Ne,
+            value: Value::Bytes(vec![0; 4]),
+        })],
+        "zone" => vec![Expr::CtZone { zone: 1, direction: None }],
+        "notrack" => vec![Expr::Notrack],
+        "fib" => {
+            let key = Key::FibType { saddr: false, iif: false, oif: false };
+            // RTN_LOCAL (linux/rtnetlink.h)
+            vec![matching(key, Op::Eq, Value::Bytes(2u32.to_ne_bytes().to_vec()))]
+        }
+        "limit" => vec![Expr::Limit(Limit { rate: 3, unit: 3600, burst: 5, invert: false })],
+        "log" => vec![Expr::Log(Log::Kernel { prefix: None, level: 4, flags: 0 })],
+        _ => return None,
+    };
+    Some(rule)
+}
+
+/// Docker's rules of raw, and what else takes no module of its own.
+fn matches(family: Family) -> Alternative {
+    let address = match family {
+        Family::V4 => Field::Ip4Daddr,
+        Family::V6 => Field::Ip6Daddr,
+    };
+    let mut mask = vec![0xff; family.address_len()];
+    mask.last_mut().into_iter().for_each(|byte| *byte = 0);
+    let mut interface = b"docker0".to_vec();
+    interface.resize(16, 0);
+    vec![
+        Expr::Match(Match {
+            key: Key::Payload(address),
+            mask: Some(mask),
+            op: Op::Eq,
+            value: Value::Bytes(vec![0; family.address_len()]),
+        }),
+        matching(Key::Meta(Meta::Iifname), Op::Ne, Value::Bytes(interface)),
+        matching(Key::Meta(Meta::L4proto), Op::Eq, Value::Bytes(vec![6])),
+        matching(Key::Payload(Field::TcpDport), Op::Eq, Value::Range(vec![0, 80], vec![0, 90])),
+        Expr::Verdict(Verdict::Drop),
+    ]
+}
+
+fn matching(key: Key, op: Op, value: Value) -> Expr {
+    Expr::Match(Match { key, mask: None, op, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_expression_has_a_sample() {
+        let named: Vec<&str> = rules::capabilities()
+            .iter()
+            .filter(|capability| capability.kind == CapabilityKind::Expression)
+            .map(|capability| capability.key.as_str())
+            .collect();
+        assert_eq!(named, SAMPLES);
+        for (name, family) in named.iter().flat_map(|name| Family::ALL.map(|family| (name, family))) {
+            assert!(sample(name, family).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn both_ways_agree_and_leave_nothing() {
+        let kernel = Kernel::read();
+        let tried = sandbox::enter(LIMIT, |_| {
+            let checked = try_all(&kernel, Way::Check);
+            let left = Connection::open().and_then(|mut connection| connection.tables(Family::V4));
+            (checked, left, try_all(&kernel, Way::Commit))
+        });
+        // Without CAP_SYS_ADMIN there is no room to be had, and nothing to be shown.
+        let Ok((checked, left, committed)) = tried else { return };
+        assert_eq!(checked, committed);
+        assert_eq!(left.map(|tables| tables.len()).unwrap_or(0), 0);
+        for (what, ability) in &committed {
+            assert!(ability.is_able(), "{what:?}: {ability:?}");
+        }
+    }
+}
