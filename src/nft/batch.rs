@@ -182,6 +182,13 @@ pub enum Operation {
     RuleDelete,
 }
 
+impl Operation {
+    /// Whether it concerns one rule.
+    pub const fn is_of_rule(self) -> bool {
+        matches!(self, Self::RuleAppend | Self::RuleInsert | Self::RuleReplace | Self::RuleDelete)
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

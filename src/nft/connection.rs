@@ -33,6 +33,8 @@ pub struct TableInfo {
     pub name: String,
     /// Its number in the kernel.
     pub handle: u64,
+    /// `enum nft_table_flags`.
+    pub flags: u32,
     /// How many chains and sets it holds.
     pub use_count: u32,
     /// NFTA_TABLE_USERDATA.
@@ -395,6 +397,7 @@ fn read_table(family: Family, message: Message<'_>) -> Option<TableInfo> {
     Some(TableInfo {
         name: attributes.string(table::NAME)?,
         handle: attributes.u64(table::HANDLE).unwrap_or_default(),
+        flags: attributes.u32(table::FLAGS).unwrap_or_default(),
         use_count: attributes.u32(table::USE).unwrap_or_default(),
         userdata: bytes_of(attributes, table::USERDATA),
     })
