@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod command;
+mod describe;
 pub mod dialect;
 pub mod ext;
 pub mod getopt;

@@ -228,7 +228,7 @@ impl Rule {
         out
     }
 
-    fn target_name(&self) -> &str {
+    pub(super) fn target_name(&self) -> &str {
         match &self.target {
             Target::None => "",
             Target::Accept => "ACCEPT",
