@@ -1,1 +1,57 @@
-//! carrier
+//! What holds a table's rules: the real iptables (`backend`) or our own nf_tables table (`nft`).
+
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod nft;
+pub mod table;
+
+use crate::error::Error;
+use crate::iptables::Invocation;
+
+/// What a command did to a carried table.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What was sent to the kernel, in nft syntax, for the journal. Empty: nothing changed.
+    pub lines: Vec<String>,
+}
+
+/// Whatever answers iptables for one table of one family.
+pub trait Carrier {
+    /// Carries out one command. What it prints on success is appended to `out`.
+    fn run(&mut self, invocation: &Invocation, out: &mut String) -> Result<Applied, Error>;
+
+    /// Appends the table as iptables-save prints it, from `*table` to `COMMIT`.
+    ///
+    /// Gives `false`, and appends nothing, where the table does not exist yet.
+    fn save(&mut self, counters: bool, out: &mut String) -> Result<bool, Error>;
+
+    /// Applies the lines of one `*table` … `COMMIT` section in one transaction.
+    fn restore(&mut self, section: &Section<'_>, out: &mut String) -> Result<Applied, RestoreError>;
+}
+
+/// One table's part of an iptables-restore file.
+#[derive(Debug)]
+pub struct Section<'a> {
+    /// The lines between `*table` and `COMMIT`, with their 1-based numbers in the whole file.
+    pub lines: Vec<(usize, &'a str)>,
+    /// Number of the line with `COMMIT`, or of the one after the last where there is none.
+    pub commit: usize,
+    /// There is a `COMMIT`.
+    pub complete: bool,
+    /// `--noflush`
+    pub noflush: bool,
+    /// `--counters`
+    pub counters: bool,
+    /// `--test`
+    pub test: bool,
+}
+
+/// What is wrong with a line of a restore file.
+#[derive(Debug)]
+pub struct RestoreError {
+    /// 1-based.
+    pub line: usize,
+    /// How it fails.
+    pub error: Error,
+}

@@ -1,0 +1,228 @@
+//! The difference between what the kernel holds and what it is to hold, as one batch.
+
+#![forbid(unsafe_code)]
+
+use super::nft::Builtin;
+use super::table::{Base, Chain, Held, Policy, Table};
+use crate::error::{Error, Refusal};
+use crate::family::Family;
+use crate::iptables::TranslateContext;
+use crate::nft::expr::{Alternative, Expr, Key, Log, Match, Meta, Value, Verdict};
+use crate::nft::{self, BaseChain, Batch, Position, text, userdata};
+use std::collections::HashSet;
+
+/// Where a table is carried.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its family.
+    pub family: Family,
+    /// Our own table's name.
+    pub table: &'a str,
+    /// Its built-in chains.
+    pub builtins: &'a [Builtin],
+}
+
+/// What makes `after` of `before`, in one transaction. Rules that cannot be carried are refused.
+pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Batch, Error> {
+    let mut writer = Writer { place: *place, batch: Batch::new(), overflow_used: false };
+    if !after.exists && after.differs_from(before) {
+        writer.batch.add_table(writer.at());
+    }
+    writer.rename(after)?;
+    writer.remove_rules(before, after);
+    writer.add_chains(after)?;
+    for chain in &after.chains {
+        writer.place_rules(chain, after)?;
+    }
+    writer.remove_chains(before, after);
+    writer.set_policies(before, after);
+    Ok(writer.batch)
+}
+
+/// How a batch reads in nft syntax, one command a line.
+pub fn lines(batch: &Batch) -> Vec<String> {
+    let line = |change| text::command(change).unwrap_or_else(|error| format!("# {error}"));
+    batch.changes().iter().map(line).collect()
+}
+
+struct Writer<'a> {
+    place: Place<'a>,
+    batch: Batch,
+    overflow_used: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn at(&self) -> nft::Table<'a> {
+        nft::Table { family: self.place.family, name: self.place.table }
+    }
+
+    fn rename(&mut self, after: &Table) -> Result<(), Error> {
+        for chain in &after.chains {
+            if let Some((name, handle)) = &chain.origin
+                && *name != chain.name
+            {
+                admit_name(&chain.name)?;
+                self.batch.rename_chain(self.at(), *handle, name, &chain.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_rules(&mut self, before: &Table, after: &Table) {
+        for chain in &before.chains {
+            let now = after.descendant(chain);
+            let rules: Vec<&Held> = now.iter().flat_map(|chain| &chain.rules).collect();
+            let kept: HashSet<u64> = rules.iter().flat_map(|held| &held.handles).copied().collect();
+            let name = now.map_or(chain.name.as_str(), |chain| chain.name.as_str());
+            if kept.is_empty() && !chain.rules.is_empty() {
+                self.batch.flush_chain(self.at(), name);
+            } else {
+                for handle in chain.rules.iter().flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle))
+                {
+                    self.batch.delete_rule(self.at(), name, *handle);
+                }
+            }
+            // A rule that is replaced by itself gets a new text as well.
+            let texts_kept: HashSet<u64> =
+                rules.iter().filter(|held| !held.recounted).flat_map(|held| &held.overflow).copied().collect();
+            let texts = chain.rules.iter().flat_map(|held| &held.overflow);
+            for handle in texts.filter(|handle| !texts_kept.contains(handle)) {
+                self.batch.delete_rule(self.at(), userdata::OVERFLOW_CHAIN, *handle);
+            }
+        }
+    }
+
+    fn add_chains(&mut self, after: &Table) -> Result<(), Error> {
+        for chain in after.chains.iter().filter(|chain| chain.origin.is_none()) {
+            match chain.base {
+                Some(base) if chain.is_in_use() => self.add_base_chain(chain, base),
+                Some(_) => {}
+                None => {
+                    admit_name(&chain.name)?;
+                    self.batch.add_chain(self.at(), &chain.name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_base_chain(&mut self, chain: &Chain, base: Base) {
+        let Some(builtin) = self.place.builtins.iter().find(|builtin| builtin.name == chain.name) else { return };
+        let new = BaseChain {
+            name: builtin.name,
+            hook: builtin.hook,
+            priority: builtin.priority,
+            kind: builtin.kind,
+            policy: policy(base.policy),
+            counters: base.counters,
+        };
+        self.batch.add_base_chain(self.at(), new);
+    }
+
+    /// New rules go before the next one that stays, so runs of them keep their order.
+    fn place_rules(&mut self, chain: &Chain, table: &Table) -> Result<(), Error> {
+        for (index, held) in chain.rules.iter().enumerate() {
+            if !held.handles.is_empty() && !held.recounted {
+                continue;
+            }
+            let parts = self.translate(chain, held, table)?;
+            if held.handles.len() == parts.len() {
+                for ((rule, data), handle) in parts.iter().zip(&held.handles) {
+                    self.batch.replace_rule(self.at(), &chain.name, *handle, rule, data);
+                }
+                continue;
+            }
+            let next = chain.rules.iter().skip(index + 1).find_map(|later| later.handles.first());
+            let position = next.map_or(Position::Append, |handle| Position::BeforeHandle(*handle));
+            for (rule, data) in &parts {
+                self.batch.add_rule(self.at(), &chain.name, position, rule, data);
+            }
+        }
+        Ok(())
+    }
+
+    /// A rule's parts, each with its user data.
+    fn translate(&mut self, chain: &Chain, held: &Held, table: &Table) -> Result<Vec<(Alternative, Vec<u8>)>, Error> {
+        let rule = held.rule(table.family, &table.name)?;
+        let context = TranslateContext { family: table.family, table: &table.name, chain: &chain.name };
+        let alternatives = rule.translate(&context)?;
+        let parts = u8::try_from(alternatives.len())
+            .map_err(|_| Refusal::new("the rule", "it has more alternatives than can be kept together"))?;
+        let comment = rule.comment().filter(|comment| nft::comment_ok(comment));
+        let mut carried = Vec::with_capacity(alternatives.len());
+        for (part, alternative) in (0..parts).zip(alternatives) {
+            admit(&alternative)?;
+            // The first part bears the text for all.
+            let (text, comment) = if part == 0 { (held.spec.clone(), comment) } else { (String::new(), None) };
+            let encoded = userdata::encode(&userdata::Entry { part, parts, text }, comment);
+            self.add_overflow(&encoded.overflow);
+            carried.push((alternative, encoded.userdata));
+        }
+        Ok(carried)
+    }
+
+    fn add_overflow(&mut self, overflow: &[Vec<u8>]) {
+        if !overflow.is_empty() && !std::mem::replace(&mut self.overflow_used, true) {
+            self.batch.ensure_chain(self.at(), userdata::OVERFLOW_CHAIN);
+        }
+        let nothing = vec![Expr::Verdict(Verdict::Return)];
+        for data in overflow {
+            self.batch.add_rule(self.at(), userdata::OVERFLOW_CHAIN, Position::Append, &nothing, data);
+        }
+    }
+
+    fn remove_chains(&mut self, before: &Table, after: &Table) {
+        for chain in before.chains.iter().filter(|chain| chain.origin.is_some() && after.descendant(chain).is_none()) {
+            self.batch.delete_chain(self.at(), &chain.name);
+        }
+    }
+
+    fn set_policies(&mut self, before: &Table, after: &Table) {
+        for chain in after.chains.iter().filter(|chain| chain.origin.is_some()) {
+            let was = before.chain(&chain.name).and_then(|chain| chain.base);
+            if let (Some(now), Some(was)) = (chain.base, was)
+                && now != was
+            {
+                let counters = (now.counters != was.counters).then_some(now.counters);
+                self.batch.set_policy(self.at(), &chain.name, policy(now.policy), counters);
+            }
+        }
+    }
+}
+
+fn policy(policy: Policy) -> nft::Policy {
+    match policy {
+        Policy::Accept => nft::Policy::Accept,
+        Policy::Drop => nft::Policy::Drop,
+    }
+}
+
+/// A ruleset with a name that nft syntax cannot hold could not be saved and loaded again.
+fn admit_name(name: &str) -> Result<(), Refusal> {
+    if nft::chain_name_ok(name) { Ok(()) } else { Err(unwritable(format!("chain {name:?}"))) }
+}
+
+fn admit(alternative: &Alternative) -> Result<(), Refusal> {
+    alternative.iter().try_for_each(|expr| match expr {
+        Expr::Log(Log::Kernel { prefix: Some(prefix), .. } | Log::Group { prefix: Some(prefix), .. })
+            if !nft::log_prefix_ok(prefix) =>
+        {
+            Err(unwritable("log prefix"))
+        }
+        Expr::Match(Match { key: Key::Meta(Meta::Iifname | Meta::Oifname), value: Value::Bytes(name), .. })
+            if !is_writable_interface(name) =>
+        {
+            Err(unwritable("interface name"))
+        }
+        _ => Ok(()),
+    })
+}
+
+fn is_writable_interface(name: &[u8]) -> bool {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(name).is_ok_and(nft::interface_ok)
+}
+
+fn unwritable(what: impl Into<String>) -> Refusal {
+    Refusal::new(what, "nft syntax has no way to write this down")
+}

@@ -1,0 +1,384 @@
+//! The `nft` carrier: a table of our own in nf_tables, holding native expressions.
+//!
+//! The kernel is the only store. Each rule's user data holds its iptables form; what a chain's rules jump to is read
+//! from their verdicts. Every change is one batch, guarded by the generation that it was computed from.
+
+#![forbid(unsafe_code)]
+
+use super::change::{self, Place};
+use super::table::{Base, Chain, Held, Policy, Session, Table};
+use super::{Applied, Carrier, RestoreError, Section};
+use crate::error::{Error, TableError};
+use crate::family::Family;
+use crate::iptables::dialect::{Dialect, Variant};
+use crate::iptables::restore::{self, Line};
+use crate::iptables::{self, Command, Invocation};
+use crate::nft::userdata::{self, Decoded};
+use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+/// How often a change is computed again because somebody else's came first.
+const ATTEMPTS: u32 = 200;
+
+/// NF_IP_PRI_RAW (linux/netfilter_ipv4.h), NF_IP6_PRI_RAW (linux/netfilter_ipv6.h).
+const RAW_PRIORITY: i32 = -300;
+
+/// NFT_TABLE_F_DORMANT (linux/netfilter/nf_tables.h): the table's chains are not called.
+const DORMANT: u32 = 1;
+
+/// A built-in chain and where it is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    /// `PREROUTING`, …
+    pub name: &'static str,
+    /// Its hook.
+    pub hook: HookPoint,
+    /// Its priority there.
+    pub priority: i32,
+    /// Its type.
+    pub kind: ChainKind,
+}
+
+const RAW: [Builtin; 2] = [
+    Builtin { name: "PREROUTING", hook: HookPoint::Prerouting, priority: RAW_PRIORITY, kind: ChainKind::Filter },
+    Builtin { name: "OUTPUT", hook: HookPoint::Output, priority: RAW_PRIORITY, kind: ChainKind::Filter },
+];
+
+/// Built-in chains of an iptables table that this carrier can hold, in the order in which iptables lists them.
+pub fn builtins(table: &str) -> &'static [Builtin] {
+    match table {
+        "raw" => &RAW,
+        _ => &[],
+    }
+}
+
+/// Our table's name for the iptables table `table`.
+pub fn table_name(table: &str) -> String {
+    format!("xtshim-{table}")
+}
+
+/// Our own table at work.
+pub struct NftCarrier {
+    connection: Connection,
+    family: Family,
+    table: String,
+    name: String,
+    dialect: Dialect,
+}
+
+/// A table as it was read, and the generation that it was read from.
+struct Reading {
+    table: Table,
+    generation: u32,
+}
+
+impl NftCarrier {
+    /// Speaks to the kernel about the table that carries `table`.
+    pub fn open(family: Family, table: &str, dialect: Dialect) -> Result<Self, Error> {
+        let connection = Connection::open().map_err(|error| unavailable(&error))?;
+        Ok(Self { connection, family, table: table.to_owned(), name: table_name(table), dialect })
+    }
+
+    /// Appends the table as iptables-save prints one that nothing has touched.
+    pub fn save_untouched(&self, out: &mut String) {
+        let mut table = self.untouched();
+        // A table without rules has nothing to fail on.
+        let _ = Session { table: &mut table, dialect: &self.dialect, out }.save(false);
+    }
+
+    fn untouched(&self) -> Table {
+        let chains = builtins(&self.table).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+        Table { family: self.family, name: self.table.clone(), chains, exists: false }
+    }
+
+    fn read(&mut self) -> Result<Reading, Error> {
+        for _ in 0..ATTEMPTS {
+            let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
+            let table = self.read_table();
+            let after = self.connection.generation().map_err(|error| unavailable(&error))?;
+            if generation == after {
+                return Ok(Reading { table: table?, generation });
+            }
+        }
+        Err(Error::Resource("the ruleset changes faster than it can be read".to_owned()))
+    }
+
+    fn read_table(&mut self) -> Result<Table, Error> {
+        let mut table = self.untouched();
+        let found = self.connection.table(self.family, &self.name).map_err(|error| unavailable(&error))?;
+        let Some(found) = found else { return Ok(table) };
+        if found.flags & DORMANT != 0 {
+            return Err(self.incompatible());
+        }
+        table.exists = true;
+        let chains = self.connection.chains(self.family, &self.name).map_err(|error| unavailable(&error))?;
+        let rules = self.connection.rules(self.family, &self.name, None).map_err(|error| unavailable(&error))?;
+        let (overflow, rules): (Vec<RuleInfo>, Vec<RuleInfo>) =
+            rules.into_iter().partition(|rule| rule.chain == userdata::OVERFLOW_CHAIN);
+        for info in chains.iter().filter(|chain| chain.name != userdata::OVERFLOW_CHAIN) {
+            self.place_chain(&mut table, info)?;
+        }
+        self.place_rules(&mut table, rules, &overflow)?;
+        table.sort();
+        Ok(table)
+    }
+
+    /// A chain with a hook must be one of the built-in ones, at its own place: anything else is not ours.
+    fn place_chain(&self, table: &mut Table, info: &ChainInfo) -> Result<(), Error> {
+        let origin = Some((info.name.clone(), info.handle));
+        let builtin = builtins(&self.table).iter().find(|builtin| builtin.name == info.name);
+        let hook = match (&info.hook, builtin) {
+            (None, None) => {
+                table.chains.push(Chain { name: info.name.clone(), base: None, rules: Vec::new(), origin });
+                return Ok(());
+            }
+            (Some(hook), Some(builtin))
+                if hook.num == builtin.hook.number() && hook.priority == builtin.priority && hook.is(builtin.kind) =>
+            {
+                info
+            }
+            _ => return Err(self.incompatible()),
+        };
+        let policy = match hook.policy {
+            Some(nft::Policy::Drop) => Policy::Drop,
+            Some(nft::Policy::Accept) | None => Policy::Accept,
+        };
+        if let Some(chain) = table.chains.iter_mut().find(|chain| chain.name == info.name) {
+            chain.base = Some(Base { policy, counters: info.counters.unwrap_or_default() });
+            chain.origin = origin;
+        }
+        Ok(())
+    }
+
+    fn place_rules(&self, table: &mut Table, rules: Vec<RuleInfo>, overflow: &[RuleInfo]) -> Result<(), Error> {
+        let mut index: HashMap<&str, usize> = HashMap::new();
+        let names: Vec<String> = table.chains.iter().map(|chain| chain.name.clone()).collect();
+        for (at, name) in names.iter().enumerate() {
+            index.insert(name, at);
+        }
+        for info in rules {
+            let chain = index.get(info.chain.as_str()).and_then(|at| table.chains.get_mut(*at));
+            let chain = chain.ok_or_else(|| self.incompatible())?;
+            match userdata::decode(&info.userdata, overflow) {
+                Decoded::Ours(entry) if entry.part == 0 => chain.rules.push(Held {
+                    spec: entry.text,
+                    jump: jump_of(&info),
+                    counters: (info.packets, info.bytes),
+                    handles: vec![info.handle],
+                    parts: entry.parts,
+                    overflow: userdata::overflow_handles(&info.userdata, overflow),
+                    recounted: false,
+                }),
+                Decoded::Ours(entry) => {
+                    let held = chain.rules.last_mut().filter(|held| held.handles.len() == usize::from(entry.part));
+                    let held = held.ok_or_else(|| self.incompatible())?;
+                    held.handles.push(info.handle);
+                    held.counters.0 = held.counters.0.saturating_add(info.packets);
+                    held.counters.1 = held.counters.1.saturating_add(info.bytes);
+                }
+                Decoded::Foreign | Decoded::Newer => return Err(self.incompatible()),
+            }
+        }
+        let whole = |held: &Held| held.handles.len() == usize::from(held.parts);
+        match table.chains.iter().flat_map(|chain| &chain.rules).all(whole) {
+            true => Ok(()),
+            false => Err(self.incompatible()),
+        }
+    }
+
+    /// What we did not put there, or cannot read, is never guessed at.
+    fn incompatible(&self) -> Error {
+        Error::Resource(format!(
+            "table `{}' is incompatible, use 'nft' tool.\n`nft list table {} {}' shows it, `nft delete table …' removes it",
+            self.table,
+            self.family.nft(),
+            self.name
+        ))
+    }
+
+    /// Computes a change on what the kernel holds and applies it, again and again until nobody was faster.
+    fn transact<E>(
+        &mut self,
+        mut compute: impl FnMut(&mut Table) -> Result<(), E>,
+        lift: impl Fn(Error) -> E,
+        dry: bool,
+    ) -> Result<Applied, E> {
+        for attempt in 0..ATTEMPTS {
+            let Reading { table: before, generation } = self.read().map_err(&lift)?;
+            let mut after = before.clone();
+            compute(&mut after)?;
+            let place = Place { family: self.family, table: &self.name, builtins: builtins(&self.table) };
+            let batch = change::between(&place, &before, &after).map_err(&lift)?;
+            if dry || batch.is_empty() {
+                return Ok(Applied::default());
+            }
+            let lines = change::lines(&batch);
+            match self.connection.commit(batch, Some(generation)) {
+                Ok(()) => return Ok(Applied { lines }),
+                Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
+                Err(error) => return Err(lift(self.explain(&error))),
+            }
+        }
+        Err(lift(Error::Resource("the ruleset changes faster than it can be changed".to_owned())))
+    }
+
+    /// A refusal of the kernel's in the words of the backend.
+    fn explain(&self, error: &CommitError) -> Error {
+        if error.errno == Errno::EPERM {
+            return Error::Resource(format!("{} failed (Permission denied (you must be root))", error.operation));
+        }
+        match self.dialect.variant {
+            Variant::Nft => {
+                let what = match &error.chain {
+                    Some(chain) if error.operation.is_of_rule() => format!("rule in chain {chain}"),
+                    Some(chain) => format!("chain {chain}"),
+                    None => format!("table {}", self.table),
+                };
+                Error::Resource(format!(" {} failed ({}): {what}", error.operation, error.errno.desc()))
+            }
+            Variant::Legacy => match error.errno {
+                Errno::ENOENT => TableError::NoChain.into(),
+                Errno::EMLINK | Errno::ELOOP => TableError::Loop.into(),
+                Errno::EINVAL => TableError::Invalid.into(),
+                Errno::EEXIST => TableError::FileExists.into(),
+                Errno::EBUSY => TableError::TooManyLinks.into(),
+                errno => Error::Resource(errno.desc().to_owned()),
+            },
+        }
+    }
+}
+
+fn jump_of(info: &RuleInfo) -> Option<String> {
+    match &info.verdict {
+        Some(nft::expr::Verdict::Jump(chain) | nft::expr::Verdict::Goto(chain)) => Some(chain.clone()),
+        _ => None,
+    }
+}
+
+/// The kernel cannot even be asked.
+fn unavailable(error: &io::Error) -> Error {
+    let reason = error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
+    Error::Resource(format!("Could not fetch rule set generation id: {reason}"))
+}
+
+/// Whether a command only looks.
+fn only_looks(command: &Command) -> bool {
+    match command {
+        Command::Check { .. } | Command::Version | Command::Help => true,
+        Command::List { zero, .. } | Command::ListRules { zero, .. } => !zero,
+        _ => false,
+    }
+}
+
+impl Carrier for NftCarrier {
+    fn run(&mut self, invocation: &Invocation, out: &mut String) -> Result<Applied, Error> {
+        let dialect = self.dialect;
+        if only_looks(&invocation.command) {
+            let mut table = self.read()?.table;
+            Session { table: &mut table, dialect: &dialect, out }.run(invocation)?;
+            return Ok(Applied::default());
+        }
+        let start = out.len();
+        let compute = |table: &mut Table| {
+            out.truncate(start);
+            Session { table, dialect: &dialect, out }.run(invocation)
+        };
+        self.transact(compute, |error| error, false)
+    }
+
+    fn save(&mut self, counters: bool, out: &mut String) -> Result<bool, Error> {
+        let mut table = self.read()?.table;
+        if table.exists {
+            Session { table: &mut table, dialect: &self.dialect, out }.save(counters)?;
+        }
+        Ok(table.exists)
+    }
+
+    fn restore(&mut self, section: &Section<'_>, out: &mut String) -> Result<Applied, RestoreError> {
+        let (dialect, family) = (self.dialect, self.family);
+        let table_name = self.table.clone();
+        let start = out.len();
+        let compute = |table: &mut Table| {
+            out.truncate(start);
+            let mut session = Session { table, dialect: &dialect, out };
+            if !section.noflush {
+                session.clear();
+            }
+            for (number, text) in &section.lines {
+                line(&mut session, section, family, &table_name, *number, text)
+                    .map_err(|error| RestoreError { line: *number, error })?;
+            }
+            match section.complete {
+                true => Ok(()),
+                false => Err(RestoreError { line: section.commit, error: no_commit(&dialect, section.commit) }),
+            }
+        };
+        let lift = |error| RestoreError { line: section.commit, error };
+        self.transact(compute, lift, section.test)
+    }
+}
+
+/// What iptables-restore says of a file that ends inside a table.
+fn no_commit(dialect: &Dialect, line: usize) -> Error {
+    let program = dialect.family.program();
+    Error::Verbatim { stderr: format!("{program}-restore: COMMIT expected at line {line}\n"), code: 1 }
+}
+
+fn line(
+    session: &mut Session<'_>,
+    section: &Section<'_>,
+    family: Family,
+    table: &str,
+    number: usize,
+    text: &str,
+) -> Result<(), Error> {
+    match restore::read_line(text) {
+        Line::Blank | Line::Comment(_) | Line::Commit => Ok(()),
+        Line::Chain { name, policy, counters } => {
+            let counters = if section.counters { counters } else { Some((0, 0)) };
+            let declared = session.declare(&name, &policy, counters, section.noflush);
+            declared.map_err(|error| undeclared(session.dialect, number, &name, &policy, error))
+        }
+        Line::Command { counters, args } => {
+            let mut words = vec!["-t".to_owned(), table.to_owned()];
+            if args.iter().any(|word| word == "-t" || word.starts_with("--table")) {
+                let text = format!("The -t option cannot be used in {}-restore.\n", family.program());
+                return Err(Error::Parameter(text));
+            }
+            words.extend(args);
+            let mut invocation = iptables::parse(family, &words, session.dialect)?;
+            if let (Some(counters), true) = (counters, section.counters) {
+                count(&mut invocation.command, counters);
+            }
+            session.run(&invocation)
+        }
+        Line::Table(name) => Err(Error::BareParameter(format!("Bad argument `*{name}'"))),
+        Line::Malformed(_) => Err(Error::Parameter("malformed line".to_owned())),
+    }
+}
+
+/// iptables-legacy-restore has words of its own for a policy that cannot be set.
+fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: Error) -> Error {
+    let reason = match error {
+        Error::Table(TableError::BadPolicy) => "Bad policy name",
+        Error::Table(TableError::BadBuiltin) => "Bad built-in chain name",
+        _ => return error,
+    };
+    if dialect.variant == Variant::Nft {
+        return error;
+    }
+    let program = dialect.family.program();
+    let prefix = dialect.prefix().replacen(program, &format!("{program}-restore"), 1);
+    let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n");
+    Error::Verbatim { stderr, code: 1 }
+}
+
+/// `[packets:bytes]` before a rule.
+fn count(command: &mut Command, counters: (u64, u64)) {
+    if let Command::Append { rules, .. } | Command::Insert { rules, .. } | Command::Replace { rules, .. } = command {
+        rules.iter_mut().for_each(|rule| rule.counters = counters);
+    }
+}

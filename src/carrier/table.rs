@@ -1,0 +1,652 @@
+//! A table in memory: what each command does to it, and how it is listed. No I/O.
+//!
+//! Commands change this model; the carrier then applies the difference to the kernel in one transaction. So one command
+//! and a file of a thousand go the same way.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, TableError};
+use crate::family::Family;
+use crate::iptables::dialect::{Dialect, Variant};
+use crate::iptables::ext::Place;
+use crate::iptables::list::ChainState;
+use crate::iptables::{self, Command, Invocation, ListOptions, Rule};
+
+/// What happens to packets that reach the end of a built-in chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// They go on.
+    Accept,
+    /// They do not.
+    Drop,
+}
+
+impl Policy {
+    /// As iptables writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Policy::Accept => "ACCEPT",
+            Policy::Drop => "DROP",
+        }
+    }
+
+    /// Reads `ACCEPT` or `DROP`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ACCEPT" => Some(Policy::Accept),
+            "DROP" => Some(Policy::Drop),
+            _ => None,
+        }
+    }
+}
+
+/// Packets and bytes.
+pub type Counters = (u64, u64);
+
+/// A built-in chain's own properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its policy.
+    pub policy: Policy,
+    /// What the policy has counted.
+    pub counters: Counters,
+}
+
+/// A rule as the table holds it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// [`Rule::spec`]: the rule's identity.
+    pub spec: String,
+    /// Chain that it jumps or goes to.
+    pub jump: Option<String>,
+    /// Packets and bytes counted.
+    pub counters: Counters,
+    /// The kernel's handles of its parts; empty for a rule that the kernel does not have yet.
+    pub handles: Vec<u64>,
+    /// How many parts it has in the kernel.
+    pub parts: u8,
+    /// Handles of the rules that hold the rest of its text, where that is long.
+    pub overflow: Vec<u64>,
+    /// The kernel's copy has other counters than these.
+    pub recounted: bool,
+}
+
+impl Held {
+    /// A rule the kernel does not have yet.
+    pub fn new(rule: &Rule) -> Self {
+        Self {
+            spec: rule.spec(),
+            jump: rule.jump().map(str::to_owned),
+            counters: rule.counters,
+            handles: Vec::new(),
+            parts: 0,
+            overflow: Vec::new(),
+            recounted: false,
+        }
+    }
+
+    /// The rule behind the text.
+    pub fn rule(&self, family: Family, table: &str) -> Result<Rule, Error> {
+        let mut rule = Rule::from_spec(family, table, &self.spec, self.jump.as_deref())?;
+        rule.counters = self.counters;
+        Ok(rule)
+    }
+
+    fn is(&self, other: &Held) -> bool {
+        self.spec == other.spec && self.jump == other.jump
+    }
+
+    fn zero(&mut self) {
+        self.recounted |= self.counters != (0, 0);
+        self.counters = (0, 0);
+    }
+}
+
+/// A chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Its name, without the table.
+    pub name: String,
+    /// `Some` for a built-in chain.
+    pub base: Option<Base>,
+    /// In order.
+    pub rules: Vec<Held>,
+    /// Name and handle in the kernel; `None` for a chain that the kernel does not have yet.
+    pub origin: Option<(String, u64)>,
+}
+
+impl Chain {
+    /// A built-in chain is made in the kernel only when it has something to do.
+    pub fn is_in_use(&self) -> bool {
+        self.base.is_none_or(|base| base.policy != Policy::Accept || base.counters != (0, 0)) || !self.rules.is_empty()
+    }
+
+    fn user(name: &str) -> Self {
+        Self { name: name.to_owned(), base: None, rules: Vec::new(), origin: None }
+    }
+
+    /// A built-in chain that nothing has touched.
+    pub fn untouched(name: &str) -> Self {
+        let base = Base { policy: Policy::Accept, counters: (0, 0) };
+        Self { name: name.to_owned(), base: Some(base), rules: Vec::new(), origin: None }
+    }
+}
+
+/// A table of one family: built-in chains in the order of their hooks, then the user's in the order of their names.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Family.
+    pub family: Family,
+    /// `raw`, …
+    pub name: String,
+    /// See above for their order.
+    pub chains: Vec<Chain>,
+    /// The kernel has it.
+    pub exists: bool,
+}
+
+impl Table {
+    /// Puts the user's chains in the order in which iptables lists them.
+    pub fn sort(&mut self) {
+        let builtins = self.chains.iter().take_while(|chain| chain.base.is_some()).count();
+        if let Some(users) = self.chains.get_mut(builtins..) {
+            users.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+    }
+
+    /// The chain of that name.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    /// What has become of `chain`, which is one of an earlier state of this table.
+    pub fn descendant(&self, chain: &Chain) -> Option<&Chain> {
+        let handle = chain.origin.as_ref()?.1;
+        self.chains.iter().find(|chain| chain.origin.as_ref().is_some_and(|origin| origin.1 == handle))
+    }
+
+    fn chain_mut(&mut self, name: &str) -> Result<&mut Chain, Error> {
+        self.chains.iter_mut().find(|chain| chain.name == name).ok_or(Error::Table(TableError::NoChain))
+    }
+
+    /// Whether there is anything in this table that was not in `before`, of which it is a changed copy.
+    pub fn differs_from(&self, before: &Table) -> bool {
+        self.chains.len() != before.chains.len() || self.chains.iter().any(Chain::is_in_use)
+    }
+
+    fn references(&self, name: &str) -> u32 {
+        let jumps = self.chains.iter().flat_map(|chain| &chain.rules);
+        u32::try_from(jumps.filter(|rule| rule.jump.as_deref() == Some(name)).count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A command at work on a table.
+pub struct Session<'a> {
+    /// What it works on.
+    pub table: &'a mut Table,
+    /// Whose words it speaks.
+    pub dialect: &'a Dialect,
+    /// What it prints.
+    pub out: &'a mut String,
+}
+
+impl Session<'_> {
+    /// Does what `invocation` says, to the model alone.
+    pub fn run(&mut self, invocation: &Invocation) -> Result<(), Error> {
+        match &invocation.command {
+            Command::Append { chain, rules } => self.append(invocation, chain, rules),
+            Command::Insert { chain, position, rules } => self.insert(invocation, chain, *position, rules),
+            Command::Replace { chain, position, rules } => self.replace(invocation, chain, *position, rules),
+            Command::DeleteRule { chain, rules } => self.delete(invocation, chain, rules),
+            Command::DeleteNumber { chain, position } => self.delete_number(chain, *position),
+            Command::Check { chain, rules } => self.check(invocation, chain, rules),
+            Command::List { chain, position, zero } => {
+                self.list(invocation, chain.as_deref(), *position)?;
+                if *zero { self.zero(invocation, chain.as_deref(), None) } else { Ok(()) }
+            }
+            Command::ListRules { chain, position, zero } => {
+                self.list_rules(invocation, chain.as_deref(), *position)?;
+                if *zero { self.zero(invocation, chain.as_deref(), None) } else { Ok(()) }
+            }
+            Command::Flush { chain } => self.flush(invocation, chain.as_deref()),
+            Command::Zero { chain, position } => self.zero(invocation, chain.as_deref(), *position),
+            Command::NewChain { chain } => self.new_chain(chain),
+            Command::DeleteChain { chain } => self.delete_chain(invocation, chain.as_deref()),
+            Command::RenameChain { from, to } => self.rename_chain(from, to),
+            Command::Policy { chain, policy, counters } => self.set_policy(chain, policy, *counters),
+            Command::Version | Command::Help => Ok(()),
+        }
+    }
+
+    /// What the kernel would say of these rules at that place.
+    fn validate(&self, rules: &[Rule], chain: &str, operation: &str) -> Result<(), Error> {
+        let (family, table, dialect) = (self.table.family, self.table.name.as_str(), self.dialect);
+        rules.iter().try_for_each(|rule| {
+            rule.validate_chain(&Place { family, table, chain, protocol: rule.protocol, operation, dialect })
+        })
+    }
+
+    fn admit(&self, rules: &[Rule]) -> Result<Vec<Held>, Error> {
+        for rule in rules {
+            let Some(target) = rule.jump() else { continue };
+            if self.table.chain(target).is_none() {
+                return Err(self.no_such_target(rule, target));
+            }
+        }
+        Ok(rules.iter().map(Held::new).collect())
+    }
+
+    fn no_such_target(&self, rule: &Rule, target: &str) -> Error {
+        match self.dialect.variant {
+            Variant::Nft => Error::Parameter(format!("Chain '{target}' does not exist")),
+            Variant::Legacy if rule.is_goto() => Error::Parameter(format!("goto '{target}' is not a chain")),
+            Variant::Legacy => Error::Parameter(format!("Couldn't load target `{target}':No such file or directory\n")),
+        }
+    }
+
+    /// A kernel knows no jump into a chain that has a hook.
+    fn refuse_builtin_target(&self, chain: &str, rules: &[Rule], operation: &str) -> Result<(), Error> {
+        let targets = rules.iter().filter_map(Rule::jump).filter_map(|target| self.table.chain(target));
+        let Some(target) = targets.into_iter().find(|chain| chain.base.is_some()) else { return Ok(()) };
+        if self.dialect.variant == Variant::Legacy {
+            return Err(TableError::Invalid.into());
+        }
+        // iptables-nft makes a built-in chain only when it is first used.
+        let used = target.origin.is_some() || target.name == chain;
+        let reason = if used { "Operation not supported" } else { "No such file or directory" };
+        Err(Error::Resource(format!(" {operation} failed ({reason}): rule in chain {chain}")))
+    }
+
+    fn describe(&mut self, invocation: &Invocation, rules: &[Rule]) {
+        if invocation.verbose > 0 {
+            for rule in rules {
+                self.out.push_str(&rule.describe(self.dialect));
+                self.out.push('\n');
+            }
+        }
+    }
+
+    fn append(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
+        let held = self.admit(rules)?;
+        self.table.chain_mut(chain)?;
+        self.refuse_builtin_target(chain, rules, "RULE_APPEND")?;
+        self.validate(rules, chain, "APPEND")?;
+        self.describe(invocation, rules);
+        self.table.chain_mut(chain)?.rules.extend(held);
+        Ok(())
+    }
+
+    fn insert(&mut self, invocation: &Invocation, chain: &str, position: u32, rules: &[Rule]) -> Result<(), Error> {
+        let held = self.admit(rules)?;
+        let length = self.table.chain_mut(chain)?.rules.len();
+        self.refuse_builtin_target(chain, rules, "RULE_INSERT")?;
+        self.validate(rules, chain, "INSERT")?;
+        let index = index_of(position).filter(|index| *index <= length).ok_or(TableError::InsertIndex)?;
+        // They stand in the chain in the opposite order to that in which they were asked for.
+        rules.iter().rev().for_each(|rule| self.describe(invocation, std::slice::from_ref(rule)));
+        self.table.chain_mut(chain)?.rules.splice(index..index, held);
+        Ok(())
+    }
+
+    fn replace(&mut self, invocation: &Invocation, chain: &str, position: u32, rules: &[Rule]) -> Result<(), Error> {
+        let held = self.admit(rules)?;
+        self.table.chain_mut(chain)?;
+        self.refuse_builtin_target(chain, rules, "RULE_REPLACE")?;
+        self.validate(rules, chain, "REPLACE")?;
+        let index = self.existing(chain, position, TableError::ReplaceIndex)?;
+        self.describe(invocation, rules);
+        let target = self.table.chain_mut(chain)?;
+        target.rules.splice(index..=index, held);
+        Ok(())
+    }
+
+    /// Index of the rule at a 1-based position. iptables-nft makes built-in chains only when they are first used, and
+    /// says so when one that was never used is asked for a rule by number.
+    fn existing(&mut self, chain: &str, position: u32, missing: TableError) -> Result<usize, Error> {
+        let never_used = self.dialect.variant == Variant::Nft;
+        let chain = self.table.chain_mut(chain)?;
+        match index_of(position).filter(|index| *index < chain.rules.len()) {
+            Some(index) => Ok(index),
+            None if never_used && chain.base.is_some() && chain.origin.is_none() && chain.rules.is_empty() => {
+                Err(TableError::NoChain.into())
+            }
+            None => Err(missing.into()),
+        }
+    }
+
+    fn find(&self, chain: &str, wanted: &Held) -> Result<usize, Error> {
+        let rules = &self.table.chain(chain).ok_or(TableError::BadRule)?.rules;
+        rules.iter().position(|rule| rule.is(wanted)).ok_or_else(|| TableError::BadRule.into())
+    }
+
+    fn delete(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
+        let wanted = self.admit(rules)?;
+        for (rule, held) in rules.iter().zip(&wanted) {
+            let found = self.find(chain, held);
+            if self.dialect.variant == Variant::Legacy || found.is_ok() {
+                self.describe(invocation, std::slice::from_ref(rule));
+            }
+            let index = found?;
+            self.table.chain_mut(chain)?.rules.remove(index);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
+        let wanted = self.admit(rules)?;
+        for (rule, held) in rules.iter().zip(&wanted) {
+            let found = self.find(chain, held);
+            if self.dialect.variant == Variant::Legacy || found.is_ok() {
+                self.describe(invocation, std::slice::from_ref(rule));
+            }
+            found?;
+        }
+        Ok(())
+    }
+
+    fn delete_number(&mut self, chain: &str, position: u32) -> Result<(), Error> {
+        let index = self.existing(chain, position, TableError::DeleteIndex)?;
+        self.table.chain_mut(chain)?.rules.remove(index);
+        Ok(())
+    }
+
+    fn names(&self, chain: Option<&str>) -> Result<Vec<String>, Error> {
+        match chain {
+            Some(name) => {
+                self.table.chain(name).ok_or(TableError::NoChain)?;
+                Ok(vec![name.to_owned()])
+            }
+            None => Ok(self.table.chains.iter().map(|chain| chain.name.clone()).collect()),
+        }
+    }
+
+    fn flush(&mut self, invocation: &Invocation, chain: Option<&str>) -> Result<(), Error> {
+        for name in self.names(chain)? {
+            if invocation.verbose > 0 {
+                self.out.push_str(&format!("Flushing chain `{name}'\n"));
+            }
+            self.table.chain_mut(&name)?.rules.clear();
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self, invocation: &Invocation, chain: Option<&str>, position: Option<u32>) -> Result<(), Error> {
+        if let (Some(name), Some(position)) = (chain, position) {
+            return self.zero_rule(name, position);
+        }
+        let nft = self.dialect.variant == Variant::Nft;
+        for name in self.names(chain)? {
+            let chain = self.table.chain_mut(&name)?;
+            if invocation.verbose > 0 && (!nft || chain.origin.is_some()) {
+                self.out.push_str(&format!("Zeroing chain `{name}'\n"));
+            }
+            chain.rules.iter_mut().for_each(Held::zero);
+            if let Some(base) = &mut chain.base {
+                base.counters = (0, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_rule(&mut self, chain: &str, position: u32) -> Result<(), Error> {
+        match self.existing(chain, position, TableError::CounterIndex) {
+            Ok(index) => {
+                if let Some(rule) = self.table.chain_mut(chain)?.rules.get_mut(index) {
+                    rule.zero();
+                }
+                Ok(())
+            }
+            Err(error) if self.dialect.variant == Variant::Legacy => Err(error),
+            // iptables-nft looked for nothing there up to 1.8.10.
+            Err(Error::Table(TableError::CounterIndex)) if self.dialect.version < (1, 8, 11) => Ok(()),
+            Err(_) => Err(TableError::BadRule.into()),
+        }
+    }
+
+    fn new_chain(&mut self, name: &str) -> Result<(), Error> {
+        if self.table.chain(name).is_some() {
+            return Err(TableError::ChainExists.into());
+        }
+        self.table.chains.push(Chain::user(name));
+        self.table.sort();
+        Ok(())
+    }
+
+    fn delete_chain(&mut self, invocation: &Invocation, chain: Option<&str>) -> Result<(), Error> {
+        let names = match chain {
+            Some(name) => vec![name.to_owned()],
+            None => {
+                let users = self.table.chains.iter().filter(|chain| chain.base.is_none());
+                users.map(|chain| chain.name.clone()).collect()
+            }
+        };
+        let mut failure = None;
+        for name in &names {
+            let chain = self.table.chain(name).ok_or(TableError::NoChain)?;
+            match self.undeletable(chain) {
+                // iptables-legacy tries them all and tells of the last that failed.
+                Some(error) if self.dialect.variant == Variant::Legacy => failure = Some(error),
+                Some(error) => return Err(error),
+                None if invocation.verbose > 0 => self.out.push_str(&format!("Deleting chain `{name}'\n")),
+                None => {}
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        for chain in self.table.chains.iter_mut().filter(|chain| names.contains(&chain.name)) {
+            chain.base = chain.base.and(Chain::untouched(&chain.name).base);
+        }
+        self.table.chains.retain(|chain| chain.base.is_some() || !names.contains(&chain.name));
+        Ok(())
+    }
+
+    /// What stands against deleting a chain. iptables-nft has let go of built-in chains, which it makes when they are
+    /// used, since 1.8.8.
+    fn undeletable(&self, chain: &Chain) -> Option<Error> {
+        let (name, builtin) = (&chain.name, chain.base.is_some());
+        let (referenced, empty) = (self.table.references(name) > 0, chain.rules.is_empty());
+        match self.dialect.variant {
+            Variant::Nft if builtin && self.dialect.version < (1, 8, 8) => Some(TableError::BuiltinDelete.into()),
+            Variant::Nft if builtin && chain.origin.is_none() => Some(TableError::NoChain.into()),
+            Variant::Nft if referenced || !empty => {
+                let operation = if self.dialect.version < (1, 8, 8) { "CHAIN_USER_DEL" } else { "CHAIN_DEL" };
+                Some(Error::Resource(format!(" {operation} failed (Device or resource busy): chain {name}")))
+            }
+            Variant::Legacy if builtin => Some(TableError::BuiltinDelete.into()),
+            Variant::Legacy if referenced => Some(TableError::TooManyLinks.into()),
+            Variant::Legacy if !empty => Some(TableError::NotEmpty.into()),
+            _ => None,
+        }
+    }
+
+    fn rename_chain(&mut self, from: &str, to: &str) -> Result<(), Error> {
+        if self.table.chain(to).is_some() && (from != to || self.table.chain(from).is_none()) {
+            return Err(TableError::FileExists.into());
+        }
+        let chain = self.table.chain_mut(from)?;
+        if chain.base.is_some() {
+            return Err(TableError::NoChain.into());
+        }
+        chain.name = to.to_owned();
+        for rule in self.table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            if rule.jump.as_deref() == Some(from) {
+                rule.jump = Some(to.to_owned());
+            }
+        }
+        self.table.sort();
+        Ok(())
+    }
+
+    fn set_policy(&mut self, chain: &str, policy: &str, counters: Option<Counters>) -> Result<(), Error> {
+        let legacy = self.dialect.variant == Variant::Legacy;
+        let base = self.table.chain_mut(chain).ok().and_then(|chain| chain.base.as_mut());
+        let base = base.ok_or(TableError::BadBuiltin)?;
+        base.policy = Policy::parse(policy).ok_or(TableError::BadPolicy)?;
+        if let (Some(counters), true) = (counters, legacy) {
+            base.counters = counters;
+        }
+        Ok(())
+    }
+
+    fn shown(&self, chain: Option<&str>) -> Result<Vec<&Chain>, Error> {
+        match chain {
+            None => Ok(self.table.chains.iter().collect()),
+            Some(name) => match self.table.chain(name) {
+                Some(chain) => Ok(vec![chain]),
+                None => Err(self.unlistable(name)),
+            },
+        }
+    }
+
+    /// iptables-nft of 1.8.7 to 1.8.9 has words of its own for listing a chain that is not there.
+    fn unlistable(&self, chain: &str) -> Error {
+        let odd = self.dialect.variant == Variant::Nft && ((1, 8, 7)..(1, 8, 10)).contains(&self.dialect.version);
+        if !odd {
+            return TableError::NoChain.into();
+        }
+        let prefix = self.dialect.prefix();
+        let table = &self.table.name;
+        let stderr = format!("{prefix}: chain `{chain}' in table `{table}' is incompatible, use 'nft' tool.\n");
+        Error::Verbatim { stderr, code: 1 }
+    }
+
+    fn list(&mut self, invocation: &Invocation, chain: Option<&str>, position: Option<u32>) -> Result<(), Error> {
+        let options = ListOptions {
+            verbose: invocation.verbose > 0,
+            numeric: invocation.numeric,
+            exact: invocation.exact,
+            line_numbers: invocation.line_numbers,
+        };
+        let mut text = String::new();
+        for (count, chain) in self.shown(chain)?.into_iter().enumerate() {
+            if count > 0 {
+                text.push('\n');
+            }
+            if position.is_none() {
+                let references = self.table.references(&chain.name);
+                let state = match chain.base {
+                    Some(base) => ChainState::Policy(base.policy.as_str(), base.counters),
+                    None => ChainState::References(references),
+                };
+                text.push_str(&iptables::list_header(&chain.name, state, &options, self.dialect));
+            }
+            for (index, held) in chain.rules.iter().enumerate() {
+                let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+                if position.is_none_or(|wanted| wanted == number) {
+                    let rule = held.rule(self.table.family, &self.table.name)?;
+                    text.push_str(&rule.list(self.dialect, &options, number));
+                    text.push('\n');
+                }
+            }
+        }
+        self.out.push_str(&text);
+        Ok(())
+    }
+
+    fn list_rules(&mut self, invocation: &Invocation, chain: Option<&str>, position: Option<u32>) -> Result<(), Error> {
+        let counted = invocation.verbose > 0;
+        let mut text = String::new();
+        let shown = self.shown(chain)?;
+        if position.is_none() {
+            for chain in &shown {
+                match chain.base {
+                    Some(Base { policy, counters: (packets, bytes) }) => {
+                        text.push_str(&format!("-P {} {}", chain.name, policy.as_str()));
+                        if counted {
+                            text.push_str(&format!(" -c {packets} {bytes}"));
+                        }
+                        text.push('\n');
+                    }
+                    None => text.push_str(&format!("-N {}\n", chain.name)),
+                }
+            }
+        }
+        for chain in shown {
+            for (index, held) in chain.rules.iter().enumerate() {
+                if position.is_some() && position.and_then(index_of) != Some(index) {
+                    continue;
+                }
+                let rule = held.rule(self.table.family, &self.table.name)?;
+                let spec = if counted { rule.save_with_counters(self.dialect) } else { rule.save(self.dialect) };
+                text.push_str(&line(&chain.name, &spec));
+            }
+        }
+        self.out.push_str(&text);
+        Ok(())
+    }
+
+    /// Appends the table as iptables-save does.
+    pub fn save(&mut self, counters: bool) -> Result<(), Error> {
+        let mut text = format!("*{}\n", self.table.name);
+        for chain in &self.table.chains {
+            match chain.base {
+                Some(Base { policy, counters: (packets, bytes) }) => {
+                    text.push_str(&format!(":{} {} [{packets}:{bytes}]\n", chain.name, policy.as_str()));
+                }
+                None => text.push_str(&format!(":{} - [0:0]\n", chain.name)),
+            }
+        }
+        for chain in &self.table.chains {
+            for held in &chain.rules {
+                let rule = held.rule(self.table.family, &self.table.name)?;
+                if counters {
+                    text.push_str(&format!("[{}:{}] ", held.counters.0, held.counters.1));
+                }
+                text.push_str(&line(&chain.name, &rule.save(self.dialect)));
+            }
+        }
+        text.push_str("COMMIT\n");
+        self.out.push_str(&text);
+        Ok(())
+    }
+
+    /// What `:CHAIN POLICY [packets:bytes]` in a restore file does.
+    pub fn declare(
+        &mut self,
+        name: &str,
+        policy: &str,
+        counters: Option<Counters>,
+        noflush: bool,
+    ) -> Result<(), Error> {
+        if let Ok(Chain { base: Some(base), .. }) = self.table.chain_mut(name) {
+            if policy != "-" {
+                base.policy = Policy::parse(policy).ok_or(TableError::BadPolicy)?;
+            }
+            if let Some(counters) = counters {
+                base.counters = counters;
+            }
+            return Ok(());
+        }
+        if policy != "-" && self.dialect.variant == Variant::Legacy {
+            return Err(TableError::BadBuiltin.into());
+        }
+        match self.table.chain_mut(name) {
+            Ok(chain) => {
+                if noflush {
+                    chain.rules.clear();
+                }
+                Ok(())
+            }
+            Err(_) => self.new_chain(name),
+        }
+    }
+
+    /// What a restore without `--noflush` begins with.
+    pub fn clear(&mut self) {
+        self.table.chains.retain(|chain| chain.base.is_some());
+        self.table.chains.iter_mut().for_each(|chain| chain.rules.clear());
+    }
+}
+
+/// A rule as `-S` and iptables-save print it.
+fn line(chain: &str, spec: &str) -> String {
+    match spec {
+        "" => format!("-A {chain}\n"),
+        spec => format!("-A {chain} {spec}\n"),
+    }
+}
+
+fn index_of(position: u32) -> Option<usize> {
+    usize::try_from(position.checked_sub(1)?).ok()
+}
