@@ -1,10 +1,137 @@
-//! The faces a caller sees: iptables, ip6tables, and -save and -restore of each.
+//! The faces a caller sees: iptables, ip6tables, and -save and -restore of each, chosen by the name of the call.
+//!
+//! A front prints what the real iptables prints and nothing else: dockerd takes any other byte for a failure.
 
 #![forbid(unsafe_code)]
 
+mod command;
+mod context;
+mod restore;
+mod save;
+
+use crate::family::Family;
+use crate::probe::Tool;
+use crate::sys::exec;
+use context::Context;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-/// Chooses the front by the name of the call.
+/// Exit code of a program that runs with somebody else's rights (as libxtables does).
+const SETUID_REFUSED: u8 = 111;
+
+/// Exit code for what is not the caller's fault (xtables.h, RESOURCE_PROBLEM).
+const RESOURCE_PROBLEM: u8 = 4;
+
+/// A front, and the name under which it was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// Which family it serves.
+    pub family: Family,
+    /// Which of the three programs it is.
+    pub tool: Tool,
+}
+
+impl Front {
+    /// The front of that name: `iptables`, `ip6tables-save`, `iptables-xtshim-restore`, …
+    pub fn by_name(name: &str) -> Option<Self> {
+        let (family, rest) = match name.strip_prefix("ip6tables") {
+            Some(rest) => (Family::V6, rest),
+            None => (Family::V4, name.strip_prefix("iptables")?),
+        };
+        let tool = match rest.strip_prefix("-xtshim").unwrap_or(rest) {
+            "" => Tool::Command,
+            "-save" => Tool::Save,
+            "-restore" => Tool::Restore,
+            _ => return None,
+        };
+        Some(Self { family, tool })
+    }
+
+    /// The name that the real program of this kind has.
+    pub const fn name(self) -> &'static str {
+        match (self.family, self.tool) {
+            (Family::V4, Tool::Command) => "iptables",
+            (Family::V4, Tool::Save) => "iptables-save",
+            (Family::V4, Tool::Restore) => "iptables-restore",
+            (Family::V6, Tool::Command) => "ip6tables",
+            (Family::V6, Tool::Save) => "ip6tables-save",
+            (Family::V6, Tool::Restore) => "ip6tables-restore",
+        }
+    }
+}
+
+/// Chooses by the name of the call: a front, or else the management CLI, which has the fronts as subcommands.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let mut args = std::env::args_os();
+    let called = args.next().unwrap_or_default();
+    let args: Vec<OsString> = args.collect();
+    if let Some(front) = base_name(&called).and_then(Front::by_name) {
+        return serve(front, called.to_str().unwrap_or_default(), args);
+    }
+    match args.split_first() {
+        Some((name, rest)) if name.to_str().is_some_and(|name| Front::by_name(name).is_some()) => {
+            run(name.to_str().unwrap_or_default(), rest.to_vec())
+        }
+        _ => crate::cli::main(args),
+    }
+}
+
+fn base_name(path: &OsString) -> Option<&str> {
+    path.as_bytes().rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok())
+}
+
+/// Runs the front of that name. An unknown name is a caller's mistake, exit code 2.
+pub fn run(name: &str, args: Vec<OsString>) -> ExitCode {
+    match Front::by_name(name) {
+        Some(front) => serve(front, name, args),
+        None => ExitCode::from(2),
+    }
+}
+
+fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
+    if nix::unistd::getuid() != nix::unistd::geteuid() {
+        return ExitCode::from(SETUID_REFUSED);
+    }
+    exec::restore_sigpipe();
+    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::catch_unwind(|| answer(front, called, args)).unwrap_or(ExitCode::from(RESOURCE_PROBLEM))
+}
+
+fn answer(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
+    let context = Context::new(front, called, args);
+    match front.tool {
+        Tool::Command => command::answer(&context),
+        Tool::Save => save::answer(&context),
+        Tool::Restore => restore::answer(&context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Front;
+
+    #[test]
+    fn a_front_is_known_by_its_name() {
+        for name in
+            ["iptables", "ip6tables", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"]
+        {
+            assert_eq!(Front::by_name(name).map(Front::name), Some(name));
+        }
+    }
+
+    #[test]
+    fn alternatives_have_links_of_our_own() {
+        assert_eq!(Front::by_name("iptables-xtshim").map(Front::name), Some("iptables"));
+        assert_eq!(Front::by_name("ip6tables-xtshim-restore").map(Front::name), Some("ip6tables-restore"));
+    }
+
+    #[test]
+    fn other_names_are_no_fronts() {
+        for name in
+            ["xtshim", "iptables-nft", "iptables-legacy", "iptables-translate", "arptables", "xtables-nft-multi"]
+        {
+            assert_eq!(Front::by_name(name), None);
+        }
+    }
 }

@@ -1,0 +1,219 @@
+//! What every front needs: configuration, capabilities, the backend, the carrier, and ways to answer.
+
+use super::{Front, RESOURCE_PROBLEM};
+use crate::carrier::nft::{self as carrier, NftCarrier};
+use crate::config::{self, Config};
+use crate::error::{Error, Refusal};
+use crate::iptables::dialect::{Dialect, Variant};
+use crate::journal::{self, Rewrite};
+use crate::nft::Connection;
+use crate::plan::{self, Plan};
+use crate::probe::{self, Backend, Snapshot, Tool};
+use crate::sys::exec;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+/// What we call ourselves where no iptables is installed that we could take the version of.
+const FALLBACK_VERSION: (u16, u16, u16) = (1, 8, 13);
+
+/// How long the backend may wait for the xtables lock when it is asked what it can do, in seconds.
+const LOCK_PATIENCE: &str = "5";
+
+/// One call of a front.
+pub struct Context {
+    /// Which front.
+    pub front: Front,
+    /// The name of the call, as far as the backend knows it: it goes by it, and some messages bear it.
+    pub argv0: String,
+    /// Its arguments, without argv[0].
+    pub args: Vec<OsString>,
+    /// The administrator's word.
+    pub config: Config,
+    /// What this machine can do.
+    pub snapshot: Snapshot,
+}
+
+impl Context {
+    /// Reads the configuration and the capabilities.
+    pub fn new(front: Front, called: &str, args: Vec<OsString>) -> Self {
+        let known = called.rsplit('/').next() == Some(front.name());
+        let argv0 = if known { called.to_owned() } else { front.name().to_owned() };
+        let (config, error) = config::load();
+        let snapshot = probe::snapshot(&config);
+        let context = Self { front, argv0, args, config, snapshot };
+        if let Some(error) = error {
+            context.tell("", &[], "the defaults are used", Err(error.to_string()));
+        }
+        context
+    }
+
+    /// How the backend speaks.
+    pub fn dialect(&self) -> Dialect {
+        let (variant, version) = match &self.snapshot.backend {
+            Some(backend) => (backend.variant, backend.version),
+            None => (Variant::Nft, FALLBACK_VERSION),
+        };
+        Dialect { family: self.front.family, variant, version }
+    }
+
+    /// What becomes of `table`; asks the kernel, and where that leaves doubt the backend.
+    pub fn plan(&self, table: &str) -> Result<Plan, Error> {
+        let family = self.front.family;
+        let held = self.snapshot.nf_tables && self.holds(table)?;
+        match plan::plan(family, table, &self.config, &self.snapshot, held) {
+            Plan::AskBackend => Ok(self.ask_backend(table)),
+            plan => Ok(plan),
+        }
+    }
+
+    fn holds(&self, table: &str) -> Result<bool, Error> {
+        let found = Connection::open()
+            .and_then(|mut connection| connection.table(self.front.family, &carrier::table_name(table)));
+        match found {
+            Ok(table) => Ok(table.is_some()),
+            Err(error) => Err(Error::Resource(format!("nf_tables: {error}"))),
+        }
+    }
+
+    /// Listing a table is what makes the backend load it, so it is also how to find out that it cannot be had.
+    fn ask_backend(&self, table: &str) -> Plan {
+        let args = ["-w", LOCK_PATIENCE, "-t", table, "-S"].map(OsString::from);
+        let asked = self
+            .backend_program(Tool::Command)
+            .map(|(program, name)| exec::command(program, name, &args))
+            .and_then(|command| exec::capture(command, b"").ok());
+        match asked {
+            Some(output) if output.status.code() == Some(3) => {
+                Plan::Nft { why: first_line(&String::from_utf8_lossy(&output.stderr)) }
+            }
+            _ => Plan::Backend,
+        }
+    }
+
+    /// Our own table.
+    pub fn carrier(&self, table: &str) -> Result<NftCarrier, Error> {
+        NftCarrier::open(self.front.family, table, self.dialect())
+    }
+
+    fn backend_program(&self, tool: Tool) -> Option<(&Path, &str)> {
+        let front = Front { tool, ..self.front };
+        let program = self.snapshot.backend.as_ref().and_then(|backend: &Backend| backend.program(front.family, tool));
+        let name = if tool == self.front.tool { self.argv0.as_str() } else { front.name() };
+        program.map(|program| (program, name))
+    }
+
+    /// Becomes the backend. Comes back only when there is none.
+    pub fn pass_through(&self) -> ExitCode {
+        let Some((program, name)) = self.backend_program(self.front.tool) else {
+            return self.fail(&self.no_backend());
+        };
+        match exec::replace(program, name, &self.args) {
+            Ok(never) => match never {},
+            Err(error) => self.fail(&Error::Resource(format!("{}: {error}", program.display()))),
+        }
+    }
+
+    fn no_backend(&self) -> Error {
+        Error::Resource(format!("no {} is installed that this command could be passed on to", self.front.name()))
+    }
+
+    /// Runs the backend's own program of this front as a child, fed with `input`.
+    pub fn feed_backend(&self, args: &[OsString], input: &[u8]) -> Result<i32, Error> {
+        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
+        let command = exec::command(program, name, args);
+        let output = exec::converse(command, input).map_err(|error| Error::Resource(error.to_string()))?;
+        Ok(exit_code(&output))
+    }
+
+    /// What the backend's own program of this front prints.
+    pub fn backend_output(&self, args: &[OsString]) -> Result<Output, Error> {
+        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
+        let mut command = exec::command(program, name, args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.output().map_err(|error| Error::Resource(error.to_string()))
+    }
+
+    /// The error in the backend's own words: it is given the same command in a network namespace of its own, where
+    /// it can do no harm. Where that cannot be had, or the backend sees nothing wrong, our own words have to do.
+    pub fn in_the_backends_words(&self, error: Error, input: &[u8]) -> Error {
+        if !matches!(error, Error::Parameter(_) | Error::BareParameter(_) | Error::Refused(_)) {
+            return error;
+        }
+        match self.rehearse(input) {
+            Some(output) if !output.status.success() => Error::Verbatim {
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+                code: u8::try_from(exit_code(&output)).unwrap_or(1),
+            },
+            _ => error,
+        }
+    }
+
+    fn rehearse(&self, input: &[u8]) -> Option<Output> {
+        let (program, name) = self.backend_program(self.front.tool)?;
+        let mut command: Command = exec::command(program, name, &self.args);
+        exec::isolate_network(&mut command);
+        exec::capture(command, input).ok()
+    }
+
+    /// Prints `error` as the backend would, and gives its exit code.
+    pub fn fail(&self, error: &Error) -> ExitCode {
+        let dialect = self.dialect();
+        let error = match error {
+            Error::Refused(refusal) => &refused(refusal, &dialect),
+            other => other,
+        };
+        let _ = io::stderr().write_all(error.render(&dialect).as_bytes());
+        ExitCode::from(error.code())
+    }
+
+    /// Prints what a command that succeeded says.
+    pub fn succeed(&self, out: &str) -> ExitCode {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(RESOURCE_PROBLEM),
+        }
+    }
+
+    /// Writes a rewrite to the journal.
+    pub fn tell(&self, table: &str, applied: &[String], why: &str, result: Result<(), String>) {
+        let args: Vec<String> = self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let rewrite = Rewrite {
+            front: self.front.name(),
+            args: &args,
+            family: self.front.family,
+            table,
+            carrier: "nft",
+            applied: applied.to_vec(),
+            why,
+            result,
+        };
+        journal::record(&self.config.journal, &rewrite);
+    }
+}
+
+/// A refusal that the backend would not have made: with the exit code that it has for a missing extension.
+fn refused(refusal: &Refusal, dialect: &Dialect) -> Error {
+    let text = format!("cannot carry {refusal}");
+    match dialect.variant {
+        Variant::Nft => Error::Resource(text),
+        Variant::Legacy => Error::Verbatim { stderr: format!("{}: {text}\n", dialect.prefix()), code: 1 },
+    }
+}
+
+/// Exit code of a child; one that a signal ended counts as a shell counts it.
+pub fn exit_code(output: &Output) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(1)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Whether the caller may change netfilter at all.
+pub fn may_administer() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap_or(false)
+}
