@@ -10,6 +10,7 @@ pub mod probe;
 pub mod selftest;
 pub mod translate;
 
+use crate::journal::escape;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -86,7 +87,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr().lock(), "xtshim: {error:#}");
+            let _ = writeln!(io::stderr().lock(), "xtshim: {}", escape(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
