@@ -1,0 +1,235 @@
+//! The management command line, as a person or a script sees it: exit code, stdout, stderr.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// With a configuration of its own, whose journal is `folder`/rewrites.jsonl.
+fn xtshim(folder: &Path) -> Command {
+    let config = folder.join("xtshim.toml");
+    let journal = folder.join("rewrites.jsonl");
+    fs::write(&config, format!("[journal]\nfile = {:?}\nsystem = false\n", journal.display())).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtshim"));
+    command.env("XTSHIM_CONFIG", config).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    said(&xtshim(folder.path()).args(args).output().unwrap())
+}
+
+fn run_with(args: &[&str], input: &str) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = xtshim(folder.path());
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Complaints about the command line come before anything is read.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    said(&child.wait_with_output().unwrap())
+}
+
+fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_and_version_are_answers_and_go_to_stdout() {
+    for args in [&["--help"][..], &["-h"], &["help", "translate"], &["log", "--help"], &["selftest", "-h"]] {
+        let (code, stdout, stderr) = run(args);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
+        assert!(stdout.contains("Usage: xtshim"), "{args:?}: {stdout}");
+    }
+    let (code, stdout, stderr) = run(&["--version"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, concat!("xtshim ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn help_names_every_subcommand_and_file() {
+    let (_, help, _) = run(&["--help"]);
+    for word in ["probe", "translate", "selftest", "log", "xtshim iptables", "xtshim.toml", "rewrites.jsonl"] {
+        assert!(help.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2_and_goes_to_stderr() {
+    for args in [&[][..], &["frobnicate"], &["log", "--frob"], &["translate", "--format", "yaml"], &["probe", "x"]] {
+        let (code, stdout, stderr) = run(args);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
+        assert!(stderr.contains("--help") || stderr.contains("Usage: xtshim"), "{args:?}: {stderr}");
+    }
+}
+
+const RECORD: &str = r#"{"time":"2026-11-21T02:04:11.123Z","pid":812,"caller":"dockerd","netns":4026531840,"front":"iptables","command":"iptables --wait -t raw -A PREROUTING -m comment --comment '\u001b[2J' -j DROP","family":"ip","table":"raw","carrier":"nft","applied":["add table ip xtshim-raw"],"why":"the kernel has no iptable_raw","result":"ok"}"#;
+
+fn journal(text: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("rewrites.jsonl"), text).unwrap();
+    folder
+}
+
+#[test]
+fn log_without_a_journal_says_so_and_is_well() {
+    let (code, stdout, stderr) = run(&["log"]);
+    assert_eq!((code, stdout.as_str()), (0, ""));
+    assert!(stderr.contains("nothing has been rewritten yet"), "{stderr}");
+}
+
+#[test]
+fn log_shows_records_to_people_without_their_control_bytes() {
+    let folder = journal(&format!("{RECORD}\nno record\n{RECORD}\n"));
+    let (code, stdout, stderr) = said(&xtshim(folder.path()).arg("log").output().unwrap());
+    assert_eq!(code, 0);
+    assert_eq!(stdout.matches("dockerd[812]").count(), 2);
+    assert!(stdout.contains("--comment '\\x1b[2J' -j DROP"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'));
+    assert_eq!(stderr, "xtshim: 1 lines of the journal are no records\n");
+}
+
+#[test]
+fn log_shows_records_to_programs() {
+    let folder = journal(&format!("{RECORD}\n"));
+    let (code, stdout, stderr) = said(&xtshim(folder.path()).args(["log", "--json"]).output().unwrap());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let found: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(found, serde_json::from_str::<serde_json::Value>(RECORD).unwrap());
+}
+
+#[test]
+fn log_follows_through_rotation() {
+    let folder = journal(&format!("{RECORD}\n"));
+    let path = folder.path().join("rewrites.jsonl");
+    let mut follower = xtshim(folder.path()).args(["log", "-f", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    let numbered = |pid: u32| format!("{}\n", RECORD.replace("812", &pid.to_string()));
+    assert!(next().contains("\"pid\":812"));
+
+    let mut old = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    old.write_all(numbered(1).as_bytes()).unwrap();
+    assert!(next().contains("\"pid\":1,"));
+
+    fs::rename(&path, folder.path().join("rewrites.jsonl.1")).unwrap();
+    old.write_all(numbered(2).as_bytes()).unwrap();
+    fs::write(&path, numbered(3)).unwrap();
+    assert!(next().contains("\"pid\":2,"));
+    assert!(next().contains("\"pid\":3,"));
+
+    fs::write(&path, "").unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(numbered(4).as_bytes()).unwrap();
+    assert!(next().contains("\"pid\":4,"));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = journal(&format!("{RECORD}\n").repeat(2000));
+    let mut child = xtshim(folder.path()).arg("log").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let (code, _, stderr) = said(&child.wait_with_output().unwrap());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_bad_configuration_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = xtshim(folder.path());
+    fs::write(folder.path().join("xtshim.toml"), "backend = \"auto\"\n\n[journal]\nfiel = \"x\"\n").unwrap();
+    let (code, stdout, stderr) = said(&command.arg("log").output().unwrap());
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("xtshim: ") && stderr.contains("xtshim.toml:4"), "{stderr}");
+}
+
+/// What Docker relies on most: `translate` of its raw rule.
+#[test]
+fn translate_shows_dockers_raw_rule() {
+    let rule = "iptables --wait -t raw -A PREROUTING -d 172.17.0.2 ! -i docker0 -j DROP";
+    let words: Vec<&str> = ["translate", "--"].into_iter().chain(rule.split(' ')).collect();
+    let by_words = run(&words);
+    assert_eq!(
+        by_words,
+        (
+            0,
+            "add table ip xtshim-raw\n\
+             add chain ip xtshim-raw PREROUTING { type filter hook prerouting priority raw; policy accept; }\n\
+             add rule ip xtshim-raw PREROUTING ip daddr 172.17.0.2 iifname != \"docker0\" \
+             counter packets 0 bytes 0 drop\n"
+                .to_owned(),
+            String::new()
+        )
+    );
+    assert_eq!(run_with(&["translate"], &format!("{rule}\n")), by_words);
+}
+
+#[test]
+fn translate_reads_a_saved_table_and_leaves_others_alone() {
+    let file = "# Generated by iptables-save\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m string --algo bm --string x -j DROP\n\
+                COMMIT\n*raw\n:PREROUTING ACCEPT [3:180]\n:OUTPUT DROP [0:0]\n:MINE - [0:0]\n\
+                [7:420] -A PREROUTING -p tcp -m tcp --dport 80 -j MINE\n-A MINE -j DROP\nCOMMIT\n";
+    let (code, stdout, stderr) = run_with(&["translate", "--restore", "-", "--table", "raw"], file);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("add table ip xtshim-raw\ndelete table ip xtshim-raw\nadd table ip xtshim-raw\n"));
+    assert!(stdout.contains("hook output priority raw; policy drop;"), "{stdout}");
+    assert!(stdout.contains("tcp dport 80 counter packets 7 bytes 420 jump MINE\n"), "{stdout}");
+
+    let (code, stdout, stderr) = run_with(&["translate", "--restore", "-"], file);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("line 2") && stderr.contains("-t filter"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_carried_is_named_and_nothing_is_printed() {
+    for (line, at_fault) in [
+        ("iptables -t raw -A PREROUTING -m string --algo bm --string x -j DROP", "string"),
+        ("iptables -t raw -A PREROUTING -p tcp --frob 7 -j DROP", "--frob"),
+        ("iptables -t nat -A PREROUTING -j ACCEPT", "-t nat"),
+        ("iptables -t raw -D PREROUTING 1", "-D"),
+        ("iptables -t raw -L", "changes nothing"),
+        ("iptables -t raw -A PREROUTING -j DROP; rm", "rm"),
+        ("iptables -t raw -A PREROUTING '\u{1b}[2J' -j DROP", "\\x1b[2J"),
+        ("ls -l", "`ls`"),
+        ("iptables -t raw -A PREROUTING -m comment --comment 'x", "quote"),
+    ] {
+        let input = format!("iptables -t raw -A OUTPUT -j ACCEPT\n{line}\n");
+        let (code, stdout, stderr) = run_with(&["translate"], &input);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{line}: {stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{line}");
+        assert!(stderr.contains(at_fault) && stderr.contains("line 2"), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn carriers_that_cannot_be_shown_yet_say_so() {
+    let rule = ["--", "iptables", "-t", "raw", "-A", "PREROUTING", "-j", "DROP"];
+    for carrier in ["mangle", "filter"] {
+        let args: Vec<&str> = ["translate", "--carrier", carrier].into_iter().chain(rule).collect();
+        let (code, stdout, stderr) = run(&args);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("yet"), "{stderr}");
+    }
+}
+
+/// Runs where the system lets anyone make a network namespace; says so where it does not.
+#[test]
+fn selftest_gives_a_verdict_within_seconds_and_leaves_nothing() {
+    let before = fs::read_to_string("/proc/net/dev").unwrap();
+    let start = Instant::now();
+    let (code, stdout, stderr) = run(&["selftest"]);
+    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(code == 0 || code == 1, "{code}: {stderr}");
+    assert_eq!(stderr, "");
+    let verdict = stdout.contains("Docker 28") || stdout.contains("throwaway network namespace");
+    assert!(verdict, "{stdout}");
+    let names = |text: &str| text.lines().filter_map(|l| l.split(':').next().map(str::to_owned)).collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&fs::read_to_string("/proc/net/dev").unwrap()));
+}
