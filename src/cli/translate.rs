@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
-use crate::config::CarrierKind;
+use crate::carrier::nft::{Builtin, builtins, table_name};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::ext::Place;
 use crate::iptables::restore::{self, Line};
 use crate::iptables::{Command, Invocation, Rule, TranslateContext, parse};
-use crate::nft::{self, BaseChain, Batch, ChainKind, HookPoint, Policy, Position, userdata};
+use crate::nft::{self, BaseChain, Batch, Policy, Position, userdata};
 use crate::rules;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
@@ -210,7 +210,7 @@ impl Translation {
     fn table(&mut self, family: Family, table: &str) -> Result<(), Error> {
         carried(table)?;
         if self.is_new(family, table, "") {
-            self.batch.add_table(at(family, &name_of(table)));
+            self.batch.add_table(at(family, &table_name(table)));
         }
         Ok(())
     }
@@ -218,8 +218,8 @@ impl Translation {
     /// Our table, made anew.
     fn empty_table(&mut self, family: Family, table: &str) -> Result<(), Error> {
         self.table(family, table)?;
-        self.batch.delete_table(at(family, &name_of(table)));
-        self.batch.add_table(at(family, &name_of(table)));
+        self.batch.delete_table(at(family, &table_name(table)));
+        self.batch.add_table(at(family, &table_name(table)));
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Translation {
     fn rule(&mut self, place: &TranslateContext<'_>, rule: &Rule, position: Position) -> Result<(), Error> {
         let alternatives = rule.translate(place)?;
         let parts = u8::try_from(alternatives.len()).unwrap_or(u8::MAX);
-        let table = name_of(place.table);
+        let table = table_name(place.table);
         for (part, alternative) in (0..parts).zip(&alternatives) {
             let text = if part == 0 { rule.spec() } else { String::new() };
             let comment = rule.comment().filter(|_| part == 0);
@@ -275,7 +275,7 @@ impl Translation {
     fn user_chain(&mut self, family: Family, table: &str, chain: &str) -> Result<(), Error> {
         self.table(family, table)?;
         if self.is_new(family, table, chain) {
-            self.batch.add_chain(at(family, &name_of(table)), chain);
+            self.batch.add_chain(at(family, &table_name(table)), chain);
         }
         Ok(())
     }
@@ -308,12 +308,10 @@ impl Translation {
         let Some(built_in) = built_in(table, chain) else {
             return Err(Error::Parameter(format!("`{chain}' is no built-in chain of table {table}")));
         };
-        let hook = HookPoint::ALL.into_iter().find(|hook| hook.nft() == built_in.hook);
-        let hook = hook.ok_or_else(|| Refusal::new(chain, "has no hook in nf_tables"))?;
-        let name = name_of(table);
+        let name = table_name(table);
         if self.is_new(family, table, chain) {
-            let kind = ChainKind::Filter;
-            let new = BaseChain { name: chain, hook, priority: built_in.priority, kind, policy, counters };
+            let Builtin { hook, priority, kind, .. } = *built_in;
+            let new = BaseChain { name: chain, hook, priority, kind, policy, counters };
             self.batch.add_base_chain(at(family, &name), new);
         } else if policy == Policy::Drop {
             self.batch.set_policy(at(family, &name), chain, policy, Some(counters));
@@ -348,23 +346,19 @@ fn at(family: Family, name: &str) -> nft::Table<'_> {
     nft::Table { family, name }
 }
 
-/// Our own table's name for an iptables table.
-fn name_of(table: &str) -> String {
-    format!("xtshim-{table}")
-}
-
-fn built_in(table: &str, chain: &str) -> Option<&'static rules::BaseChain> {
-    rules::table(table)?.chains.iter().find(|built_in| built_in.name == chain)
+fn built_in(table: &str, chain: &str) -> Option<&'static Builtin> {
+    builtins(table).iter().find(|built_in| built_in.name == chain)
 }
 
 fn carried(table: &str) -> Result<(), Error> {
-    match rules::table(table) {
-        Some(known) if known.carriers.contains(&CarrierKind::Nft) => Ok(()),
-        Some(_) => {
-            Err(Refusal::new(format!("-t {table}"), "nft carries no such table yet, only the real iptables").into())
-        }
-        None => Err(Refusal::new(format!("-t {table}"), "there is no such table").into()),
+    if !builtins(table).is_empty() {
+        return Ok(());
     }
+    let why = match rules::table(table) {
+        Some(_) => "nft carries no such table yet, only the real iptables has it",
+        None => "there is no such table",
+    };
+    Err(Refusal::new(format!("-t {table}"), why).into())
 }
 
 fn depends(command: &str) -> Error {

@@ -2,7 +2,9 @@
 
 use super::fronts::{Answer, Fronts};
 use super::{Report, Status};
+use crate::carrier::nft::table_name;
 use crate::family::Family;
+use crate::nft::Connection;
 use crate::rules::{self, Saying};
 use crate::sys::netns::Namespace;
 use std::io;
@@ -43,10 +45,11 @@ pub fn play(
         }
     };
     let accepted = scene.say_all(&sayings, report)?;
+    let by = if scene.is_carried() { ", carried by xtshim in nf_tables" } else { "" };
     let listed = scene.check_listings(&before, &accepted);
     let removed = listed.and_then(|()| scene.take_back(&accepted, &before));
     match removed {
-        Ok(()) => report.line(Status::Works, family, &format!("{table:7} lists, saves and removes what was added")),
+        Ok(()) => report.line(Status::Works, family, &format!("{table:7} lists, saves and removes what was added{by}")),
         Err(problem) => {
             report.line(worst(needed), family, &format!("{table:7} {}", problem.text))?;
             problem.answer.map_or(Ok(()), |answer| report.detail(&answer.describe()))
@@ -85,6 +88,13 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn say(&self, args: &[String]) -> Answer {
         self.fronts.say(self.inside, self.family, self.table, args)
+    }
+
+    /// Whether it is our own table that holds the rules, not the real iptables'.
+    fn is_carried(&self) -> bool {
+        let ours = table_name(self.table);
+        let found = self.inside.run(|| Connection::open()?.table(self.family, &ours)).flatten();
+        found.is_ok_and(|table| table.is_some())
     }
 
     /// The lines of `-S`.
