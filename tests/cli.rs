@@ -4,10 +4,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use xtshim::family::Family;
+use xtshim::rules;
 
 /// With a configuration of its own, whose journal is `folder`/rewrites.jsonl.
 fn xtshim(folder: &Path) -> Command {
@@ -208,6 +211,36 @@ fn what_cannot_be_carried_is_named_and_nothing_is_printed() {
     }
 }
 
+/// Gives a command a network namespace of its own; `None` where that, or the program, is not to be had.
+fn apart(program: &str, args: &[&str], input: &str) -> Option<(i32, String, String)> {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", program]).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let _ = child.stdin.take()?.write_all(input.as_bytes());
+    let output = said(&child.wait_with_output().ok()?);
+    let without = output.0 == 127 || output.2.starts_with("unshare:");
+    (!without).then_some(output)
+}
+
+#[test]
+fn the_real_nft_takes_all_that_docker_says_to_raw() {
+    for family in Family::ALL {
+        let sayings = rules::docker().says(family, "raw");
+        assert!(!sayings.is_empty());
+        let mut lines = String::new();
+        for saying in sayings {
+            let args = shlex::try_join(saying.args.iter().map(String::as_str)).unwrap();
+            lines.push_str(&format!("{} --wait -t raw {args}\n", family.program()));
+        }
+        let (code, script, stderr) = run_with(&["translate"], &lines);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert_eq!(script.matches("add rule ").count(), lines.lines().count());
+        let Some(checked) = apart("nft", &["-c", "-f", "-"], &script) else { return };
+        assert_eq!(checked, (0, String::new(), String::new()), "{script}");
+    }
+}
+
 #[test]
 fn carriers_that_cannot_be_shown_yet_say_so() {
     let rule = ["--", "iptables", "-t", "raw", "-A", "PREROUTING", "-j", "DROP"];
@@ -217,6 +250,54 @@ fn carriers_that_cannot_be_shown_yet_say_so() {
         assert_eq!((code, stdout.as_str()), (1, ""));
         assert!(stderr.contains("yet"), "{stderr}");
     }
+}
+
+/// An iptables that says yes to everything about raw and does nothing.
+fn liar(folder: &Path) {
+    let put = |name: String, text: String| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for family in Family::ALL {
+        let real = format!("{}-legacy", family.program());
+        // What was added is found again, as the name of a file.
+        let text = format!(
+            "#!/bin/sh\nfile=/run/$(echo \"$*\" | sed 's/-[ACD] //' | tr '/ ' '__')\ncase \"$*\" in\n\
+             *'-t raw -C'*) [ -e \"$file\" ]; exit $?;;\n\
+             *'-t raw -A'*) exec touch \"$file\";;\n\
+             *'-t raw -D'*) exec rm \"$file\";;\n\
+             esac\nexec /usr/sbin/{real} \"$@\"\n"
+        );
+        put(real.clone(), text);
+        for tool in ["save", "restore"] {
+            put(format!("{real}-{tool}"), format!("#!/bin/sh\nexec /usr/sbin/{real}-{tool} \"$@\"\n"));
+        }
+    }
+}
+
+#[test]
+fn selftest_sees_through_an_iptables_that_only_says_yes() {
+    if !Path::new("/usr/sbin/iptables-legacy").exists() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    liar(folder.path());
+    let mut command = xtshim(folder.path());
+    let config = format!(
+        "backend = \"legacy\"\n[carriers]\nraw = \"backend\"\n[backends]\ndirectory = {:?}\n",
+        folder.path().display()
+    );
+    fs::write(folder.path().join("xtshim.toml"), config).unwrap();
+    let (code, stdout, stderr) = said(&command.arg("selftest").output().unwrap());
+    assert_eq!((code, stderr.as_str()), (1, ""), "{stdout}");
+    if stdout.contains("throwaway network namespace") {
+        return;
+    }
+    assert!(stdout.contains("FAIL    IPv4  packets with the rule, it does not"), "{stdout}");
+    assert!(stdout.contains("FAIL    IPv4  raw"), "{stdout}");
+    assert!(stdout.contains("ok      IPv4  filter"), "{stdout}");
+    assert!(stdout.contains("would not work"), "{stdout}");
 }
 
 /// Runs where the system lets anyone make a network namespace; says so where it does not.
