@@ -162,6 +162,15 @@ impl Snapshot {
             .map_or_else(|| untried(table, carrier), |entry| entry.ability.clone())
     }
 
+    /// What may carry `table`, first choice first; without what is no carrier of it. Of tables that Docker does not
+    /// use, the backend alone.
+    pub fn carriers<'a>(&'a self, family: Family, table: &'a str) -> impl Iterator<Item = CarrierKind> + 'a {
+        let of_table = move |entry: &&Entry| entry.family == family && entry.table == table;
+        let listed = self.abilities.iter().filter(of_table).map(|entry| entry.carrier);
+        let none = self.abilities.iter().find(of_table).is_none();
+        listed.chain(none.then_some(CarrierKind::Backend))
+    }
+
     fn is_known(&self) -> bool {
         !self.abilities.iter().any(|entry| matches!(entry.ability, Ability::Unknown { .. }))
     }
@@ -311,5 +320,115 @@ fn names_file(family: Family) -> &'static str {
     match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
         Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A directory with an iptables-legacy that answers as the real one, except where `behaviour` says otherwise: lines
+    /// of shell that see the table in `$table`.
+    fn fake(behaviour: &str) -> Option<(tempfile::TempDir, Config)> {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (family, tool) in Family::ALL.into_iter().flat_map(|family| Tool::ALL.map(|tool| (family, tool))) {
+            let (program, suffix) = (family.program(), tool.suffix());
+            let real = format!("/usr/sbin/{program}-legacy{suffix}");
+            if !Path::new(&real).exists() {
+                return None;
+            }
+            let script = match tool {
+                Tool::Restore => format!(
+                    "#!/bin/sh\ninput=$(cat)\nfor table in $(echo \"$input\" | sed -n 's/^\\*//p'); do\n{behaviour}\ndone\n\
+                     echo \"$input\" | {real} \"$@\"\n"
+                ),
+                _ => format!(
+                    "#!/bin/sh\ntable=$(echo \"$*\" | sed -n 's/.*-t \\([a-z]*\\).*/\\1/p')\n{behaviour}\nexec {real} \"$@\"\n"
+                ),
+            };
+            let path = directory.path().join(format!("{program}-legacy{suffix}"));
+            fs::write(&path, script).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("changed");
+        }
+        let config = Config { backend_directory: Some(directory.path().to_owned()), ..Config::default() };
+        Some((directory, config))
+    }
+
+    fn fails(table: &str, message: &str, code: u8) -> String {
+        format!("[ \"$table\" = {table} ] && {{ echo \"{message}\" >&2; exit {code}; }}")
+    }
+
+    /// `None` without the rights or the programs: then there is nothing to be shown.
+    fn probe_fake(behaviour: &str) -> Option<(Snapshot, Report)> {
+        let (_directory, config) = fake(behaviour)?;
+        let (snapshot, report) = probe(&config, None);
+        report.tried.then_some((snapshot, report))
+    }
+
+    #[test]
+    fn a_missing_table_is_missing_and_can_be_carried() {
+        let message = "iptables v1.8.9 (legacy): can't initialize iptables table \\`raw': Table does not exist (do you need to insmod?)";
+        let Some((snapshot, report)) = probe_fake(&fails("raw", message, 3)) else { return };
+        for family in Family::ALL {
+            let ability = |table: &str, carrier| snapshot.ability(family, table, carrier);
+            assert!(ability("raw", CarrierKind::Backend).is_missing());
+            assert!(ability("raw", CarrierKind::Backend).why().contains("can't initialize iptables table `raw'"));
+            for carrier in [CarrierKind::Nft, CarrierKind::Mangle, CarrierKind::Filter] {
+                assert_eq!(ability("raw", carrier), Ability::Able, "{carrier:?}");
+            }
+            for table in ["filter", "nat", "mangle"] {
+                assert_eq!(ability(table, CarrierKind::Backend), Ability::Able, "{table}");
+            }
+            let wanted = [CarrierKind::Backend, CarrierKind::Nft, CarrierKind::Mangle, CarrierKind::Filter];
+            assert_eq!(snapshot.carriers(family, "raw").collect::<Vec<_>>(), wanted);
+        }
+        let planned = |table: &TableFacts| (table.table.clone(), table.planned);
+        let raw = report.tables.iter().map(planned).filter(|(_, carrier)| *carrier == CarrierKind::Nft);
+        assert_eq!(raw.map(|(table, _)| table).collect::<Vec<_>>(), ["raw", "raw"]);
+        let backend = snapshot.backend.expect("a backend");
+        assert_eq!((backend.variant, report.backends.len()), (Variant::Legacy, 1));
+    }
+
+    #[test]
+    fn a_held_lock_is_no_missing_table() {
+        let message = "Another app is currently holding the xtables lock. Perhaps you want to use the -w option?";
+        let Some((snapshot, _)) = probe_fake(&fails("nat", message, 4)) else { return };
+        assert!(matches!(snapshot.ability(Family::V4, "nat", CarrierKind::Backend), Ability::Unknown { .. }));
+        assert!(snapshot.ability(Family::V4, "raw", CarrierKind::Backend).is_able());
+        assert!(!snapshot.is_known());
+    }
+
+    #[test]
+    fn a_word_of_warning_is_a_failure_as_it_is_to_docker() {
+        let warning = "[ \"$table\" = nat ] && echo 'Warning: Extension tcp revision 0 not supported, missing kernel module?' >&2";
+        let Some((snapshot, _)) = probe_fake(warning) else { return };
+        assert!(snapshot.ability(Family::V4, "nat", CarrierKind::Backend).is_missing());
+        assert!(snapshot.ability(Family::V4, "filter", CarrierKind::Backend).is_able());
+    }
+
+    #[test]
+    fn rules_that_do_not_come_out_are_not_believed() {
+        let pretend = "[ \"$table\" = raw ] && exit 0";
+        let Some((snapshot, _)) = probe_fake(pretend) else { return };
+        assert!(snapshot.ability(Family::V4, "raw", CarrierKind::Backend).is_missing());
+    }
+
+    #[test]
+    fn without_iptables_there_is_no_backend() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config { backend_directory: Some(directory.path().to_owned()), ..Config::default() };
+        let (snapshot, report) = probe(&config, None);
+        assert_eq!((snapshot.backend.clone(), report.backends.len()), (None, 0));
+        assert!(snapshot.ability(Family::V4, "filter", CarrierKind::Backend).is_missing());
+    }
+
+    #[test]
+    fn what_no_carrier_can_hold_is_missing() {
+        let snapshot = Snapshot::default();
+        assert!(snapshot.ability(Family::V4, "nat", CarrierKind::Mangle).is_missing());
+        assert!(matches!(snapshot.ability(Family::V4, "security", CarrierKind::Backend), Ability::Unknown { .. }));
+        assert_eq!(snapshot.carriers(Family::V4, "security").collect::<Vec<_>>(), [CarrierKind::Backend]);
     }
 }

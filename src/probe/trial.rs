@@ -94,10 +94,14 @@ impl Bench<'_> {
     /// `done`: the whole script has been carried out without a word.
     fn try_table(&mut self, table: &str, script: &[Saying], done: bool) -> TableTrial {
         let done = done || matches!(self.restore(restore_text(table, script)), Outcome::Done);
-        let outcomes: Vec<Ability> = match done && self.reads_back(table, script) {
+        let done = done && self.read_back(table, script).is_able();
+        let mut outcomes: Vec<Ability> = match done {
             true => script.iter().map(|saying| self.extension_ability(saying)).collect(),
             false => self.try_each(table, script),
         };
+        if !done && outcomes.iter().all(Ability::is_able) {
+            outcomes.push(self.read_back(table, script));
+        }
         TableTrial { family: self.family, table: table.to_owned(), ability: worst(outcomes.iter()) }
     }
 
@@ -125,8 +129,8 @@ impl Bench<'_> {
             Outcome::Unknown { why } => return Ability::Unknown { why },
             Outcome::Failed { said } => said,
         };
-        if let Some(meaning) = rules::meaning(&answer).filter(|error| error.kind == ErrorKind::Transient) {
-            return Ability::Unknown { why: meaning.meaning.clone() };
+        if let Some(unknown) = said_transient(&answer) {
+            return unknown;
         }
         if let missing @ Ability::Missing { .. } = self.extension_ability(saying) {
             return missing;
@@ -153,13 +157,22 @@ impl Bench<'_> {
     }
 
     /// Whether the table holds as many rules as were put into it.
-    fn reads_back(&self, table: &str, script: &[Saying]) -> bool {
-        let Some(program) = self.backend.program(self.family, Tool::Command) else { return false };
-        let args = ["-t", table, "-S"].map(Into::into);
-        let Ok(answer) = self.room.run(exec::command(program, self.family.program(), &args), "") else { return false };
+    fn read_back(&self, table: &str, script: &[Saying]) -> Ability {
+        let name = self.family.program();
+        let Some(program) = self.backend.program(self.family, Tool::Command) else {
+            return Ability::Missing { why: format!("{name} is not installed") };
+        };
+        let answer = match self.room.run(exec::command(program, name, &["-t", table, "-S"].map(Into::into)), "") {
+            Ok(answer) => answer,
+            Err(error) => return Ability::Unknown { why: format!("{name}: {error}") },
+        };
         let there = answer.stdout.lines().filter(|line| line.starts_with("-A ")).count();
         let wanted = script.iter().filter(|saying| adds_rule(saying)).count();
-        answer.status.success() && answer.stderr.is_empty() && there == wanted
+        match said_transient(&answer.stderr) {
+            Some(unknown) => unknown,
+            None if answer.status.success() && answer.stderr.is_empty() && there == wanted => Ability::Able,
+            None => Ability::Missing { why: format!("it took {wanted} rules, but lists {there} of them") },
+        }
     }
 
     fn restore(&self, input: String) -> Outcome {
@@ -208,6 +221,12 @@ fn outcome(answer: &Answer, args: &[std::ffi::OsString]) -> Outcome {
         Some(_) => Outcome::Failed { said: format!("{}{}", answer.stderr, answer.stdout) },
         None => Outcome::Unknown { why: answer.status.to_string() },
     }
+}
+
+/// A message that says nothing about the kernel.
+fn said_transient(said: &str) -> Option<Ability> {
+    let meaning = rules::meaning(said).filter(|error| error.kind == ErrorKind::Transient)?;
+    Some(Ability::Unknown { why: meaning.meaning.clone() })
 }
 
 fn restore_text(table: &str, script: &[Saying]) -> String {
