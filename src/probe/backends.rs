@@ -52,12 +52,13 @@ pub struct Found {
     pub uncertain: bool,
 }
 
-/// Where backends are looked for: their coming, going and changing makes what was found out about them stale.
+/// What may be a backend.
 pub fn candidates(config: &Config) -> impl Iterator<Item = PathBuf> + '_ {
     directories(config).into_iter().flat_map(|directory| NAMES.iter().map(move |name| directory.join(name.file)))
 }
 
-fn directories(config: &Config) -> Vec<PathBuf> {
+/// Where backends are looked for.
+pub fn directories(config: &Config) -> Vec<PathBuf> {
     match &config.backend_directory {
         Some(directory) => vec![directory.clone()],
         None => DIRECTORIES.iter().map(PathBuf::from).collect(),

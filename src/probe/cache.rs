@@ -9,8 +9,10 @@ use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules;
 use crate::sys::store::Store;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ const RULER: &str = "--\n";
 /// Ends a snapshot that is whole.
 const END: &str = "end";
 
-/// What a result rests upon.
+/// The circumstances that a result belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Sets apart what may be in use side by side: configurations and user namespaces.
@@ -36,17 +38,13 @@ impl Key {
     /// As things are now. `None` where that cannot be told, and nothing can be kept.
     pub fn now(config: &Config) -> Option<Self> {
         let uname = nix::sys::utsname::uname().ok()?;
-        let release = uname.release().to_str()?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let user = fs::metadata("/proc/self/ns/user").ok()?.ino();
-        let mut text = String::with_capacity(4096);
+        let mut text = String::with_capacity(256);
         writeln!(text, "xtshim {} {FORM} {:x}", env!("CARGO_PKG_VERSION"), rules::DIGEST).ok()?;
-        writeln!(text, "boot {}", boot.trim_end()).ok()?;
-        writeln!(text, "kernel {release} {}", uname.version().to_str()?).ok()?;
+        writeln!(text, "boot {}", boot_id().ok()?).ok()?;
+        writeln!(text, "kernel {} {}", uname.release().to_str()?, uname.version().to_str()?).ok()?;
         writeln!(text, "user-namespace {user}").ok()?;
-        for path in foundations(config, release) {
-            put_file(&mut text, &path)?;
-        }
+        writeln!(text, "configuration {}", line(&config.path)?).ok()?;
         let path = config.path.as_os_str().as_bytes();
         Some(Self { name: rules::digest(path, rules::digest(&user.to_ne_bytes(), 0)), text })
     }
@@ -56,37 +54,68 @@ impl Key {
     }
 }
 
-/// The files whose change makes a result stale.
-fn foundations(config: &Config, release: &str) -> impl Iterator<Item = PathBuf> {
-    let facts = [config.path.clone(), kernel::modules_dep(Path::new("/"), release)];
-    facts.into_iter().chain(choice::foundations()).chain(backends::candidates(config))
+/// Told in one read(2): std's readers for whole files take five system calls.
+fn boot_id() -> std::io::Result<String> {
+    let mut buffer = [0; 64];
+    let size = fs::File::open("/proc/sys/kernel/random/boot_id")?.read(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..size]).trim_end().to_owned())
 }
 
-/// Identity of a file, links followed.
-fn put_file(text: &mut String, path: &Path) -> Option<()> {
-    let name = path.to_str().filter(|name| !name.contains('\n'))?;
-    let written = match fs::metadata(path) {
-        Ok(meta) => {
-            let (changed, modified) = ((meta.ctime(), meta.ctime_nsec()), (meta.mtime(), meta.mtime_nsec()));
-            let (dev, ino, size) = (meta.dev(), meta.ino(), meta.size());
-            writeln!(text, "file {dev} {ino} {size} {modified:?} {changed:?} {name}")
+/// The files that a result rests upon, as they were before it was found: each on a line, with its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foundations(String);
+
+impl Foundations {
+    /// As they are now. `None` where one has a name that no line can hold.
+    pub fn now(config: &Config) -> Option<Self> {
+        let release = nix::sys::utsname::uname().ok()?.release().to_str()?.to_owned();
+        let facts = [config.path.clone(), kernel::modules_dep(Path::new("/"), &release)];
+        // That a program has come is seen by its directory, that it has changed by itself.
+        let watched = facts.into_iter().chain(choice::foundations()).chain(backends::directories(config));
+        let mut text = String::with_capacity(2048);
+        for path in watched {
+            text.push_str(&identity(&path)?);
         }
-        Err(_) => writeln!(text, "absent {name}"),
-    };
-    written.ok()
+        let mut seen = BTreeSet::new();
+        for path in backends::candidates(config) {
+            if backends::identity(&path).is_some_and(|file| seen.insert(file)) {
+                text.push_str(&identity(&path)?);
+            }
+        }
+        Some(Self(text))
+    }
+}
+
+/// A line that changes with the file that a path leads to.
+fn identity(path: &Path) -> Option<String> {
+    let name = line(path)?;
+    let Ok(meta) = fs::metadata(path) else { return Some(format!("absent {name}\n")) };
+    let (dev, ino, size) = (meta.dev(), meta.ino(), meta.size());
+    let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+    Some(format!("{dev}:{ino}:{size}:{}.{}:{}.{} {name}\n", modified.0, modified.1, changed.0, changed.1))
+}
+
+fn line(path: &Path) -> Option<&str> {
+    path.to_str().filter(|name| !name.contains('\n'))
 }
 
 /// What was kept under this name, if it still holds.
 fn load(key: &Key, what: &str) -> Option<String> {
     let text = Store::open().ok()?.read(&key.file(what))?;
-    let body = text.strip_prefix(&key.text)?.strip_prefix(RULER)?;
-    Some(body.to_owned())
+    let (foundations, body) = text.strip_prefix(&key.text)?.split_once(RULER)?;
+    foundations.split_inclusive('\n').all(holds).then(|| body.to_owned())
+}
+
+/// Whether a file is as this line says.
+fn holds(line: &str) -> bool {
+    let path = line.trim_end().split_once(' ').map(|(_, path)| path);
+    path.and_then(|path| identity(Path::new(path))).is_some_and(|now| now == line)
 }
 
 /// Keeps a text. That it cannot be kept makes things slower, no more.
-fn save(key: &Key, what: &str, body: &str) {
+fn save(key: &Key, Foundations(files): &Foundations, what: &str, body: &str) {
     if let Ok(store) = Store::create()
-        && let Err(error) = store.write(&key.file(what), &format!("{}{RULER}{body}", key.text))
+        && let Err(error) = store.write(&key.file(what), &format!("{}{files}{RULER}{body}", key.text))
     {
         log::debug!("the {what} is not kept: {error}");
     }
@@ -98,9 +127,9 @@ pub fn load_snapshot(key: &Key) -> Option<Snapshot> {
 }
 
 /// Keeps a snapshot, unless something in it is unknown: that may be known the next time.
-pub fn save_snapshot(key: &Key, snapshot: &Snapshot) {
+pub fn save_snapshot(key: &Key, files: &Foundations, snapshot: &Snapshot) {
     if let Some(body) = render(snapshot) {
-        save(key, "snapshot", &body);
+        save(key, files, "snapshot", &body);
     }
 }
 
@@ -110,9 +139,9 @@ pub fn load_report<T: serde::de::DeserializeOwned>(key: &Key) -> Option<T> {
 }
 
 /// Keeps a report.
-pub fn save_report<T: serde::Serialize>(key: &Key, report: &T) {
+pub fn save_report<T: serde::Serialize>(key: &Key, files: &Foundations, report: &T) {
     if let Ok(body) = serde_json::to_string(report) {
-        save(key, "report", &body);
+        save(key, files, "report", &body);
     }
 }
 
@@ -196,6 +225,7 @@ fn parse_version(text: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     fn example() -> Snapshot {
         let mut backend = Backend::new(Variant::Legacy, (1, 8, 9));
@@ -234,21 +264,36 @@ mod tests {
     }
 
     #[test]
-    fn a_key_changes_with_what_it_rests_upon() {
+    fn what_a_result_rests_upon_is_watched() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config {
-            path: directory.path().join("xtshim.toml"),
-            backend_directory: Some(directory.path().to_owned()),
-            ..Config::default()
-        };
-        let before = Key::now(&config).expect("a key");
-        assert_eq!(Key::now(&config), Some(before.clone()));
-        fs::write(directory.path().join("iptables-legacy"), "").expect("written");
-        let with_backend = Key::now(&config).expect("a key");
-        assert_ne!(with_backend.text, before.text);
+        let path = directory.path().join("xtshim.toml");
+        let backend_directory = Some(directory.path().join("sbin"));
+        let config = Config { path, backend_directory, ..Config::default() };
+        fs::create_dir(directory.path().join("sbin")).expect("made");
+        let now = || Foundations::now(&config).expect("all names are plain").0;
+        let still_holds = |text: &str| text.split_inclusive('\n').all(holds);
+
+        let before = now();
+        assert!(still_holds(&before), "{before}");
+        let program = directory.path().join("sbin/iptables-legacy");
+        fs::copy("/bin/true", &program).expect("copied");
+        assert!(!still_holds(&before));
+
+        let with_program = now();
+        assert!(still_holds(&with_program) && with_program.ends_with("/sbin/iptables-legacy\n"), "{with_program}");
+        fs::OpenOptions::new().append(true).open(&program).and_then(|mut file| file.write_all(b"x")).expect("written");
+        assert!(!still_holds(&with_program));
+
+        let with_change = now();
         fs::write(&config.path, "").expect("written");
-        assert_ne!(Key::now(&config).expect("a key").text, with_backend.text);
-        let other = Config { path: PathBuf::from("/nonexistent"), ..config };
-        assert_ne!(Key::now(&other).expect("a key").name, before.name);
+        assert!(!still_holds(&with_change));
+    }
+
+    #[test]
+    fn each_configuration_has_a_key_of_its_own() {
+        let key = |path: &str| Key::now(&Config { path: PathBuf::from(path), ..Config::default() }).expect("a key");
+        assert_eq!(key("/nonexistent"), key("/nonexistent"));
+        assert_ne!(key("/nonexistent").name, key("/another").name);
+        assert_ne!(key("/nonexistent").text, key("/another").text);
     }
 }

@@ -204,10 +204,11 @@ pub fn report(config: &Config, refresh: bool) -> Report {
     kept.unwrap_or_else(|| probe(config, key.as_ref()).1)
 }
 
-/// Tries everything, and keeps what was found if it will be the same until the next boot. `key` is from before: what
-/// changes meanwhile must make it stale.
+/// Tries everything, and keeps what was found if it will be the same until the next boot.
 fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
     let started = Instant::now();
+    // Looked at before anything is tried: what changes meanwhile must make the result stale.
+    let files = cache::Foundations::now(config);
     let kernel = Kernel::read();
     let found = backends::find(config);
     let tests = try_all(config, &found.backends, &kernel);
@@ -225,9 +226,9 @@ fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
     };
     let report = findings.report(config);
     let lasting = !found.uncertain && choice.as_ref().is_none_or(|choice| choice.lasting) && snapshot.is_known();
-    if let Some(key) = key.filter(|_| lasting) {
-        cache::save_report(key, &report);
-        cache::save_snapshot(key, &snapshot);
+    if let Some((key, files)) = key.zip(files).filter(|_| lasting) {
+        cache::save_report(key, &files, &report);
+        cache::save_snapshot(key, &files, &snapshot);
     }
     (snapshot, report)
 }
