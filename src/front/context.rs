@@ -64,6 +64,8 @@ impl Context {
         let held = self.snapshot.nf_tables && self.holds(table)?;
         match plan::plan(family, table, &self.config, &self.snapshot, held) {
             Plan::AskBackend => Ok(self.ask_backend(table)),
+            // A table has one owner: rules that the backend holds would no longer show, and still act.
+            Plan::Nft { .. } if !held && probe::backend_holds(&self.snapshot, family, table) => Ok(Plan::Backend),
             plan => Ok(plan),
         }
     }
@@ -142,7 +144,8 @@ impl Context {
             return error;
         }
         match self.rehearse(input) {
-            Some(output) if !output.status.success() => Error::Verbatim {
+            // Exit code 1 speaks of chains and rules that are not there: in that namespace none are.
+            Some(output) if !matches!(exit_code(&output), 0 | 1) => Error::Verbatim {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
                 code: u8::try_from(exit_code(&output)).unwrap_or(1),
             },

@@ -8,13 +8,14 @@
 #![forbid(unsafe_code)]
 
 use super::trial::Trial;
-use super::{Backend, Tool, backends};
-use crate::config::{BackendChoice, Config};
+use super::{Backend, Snapshot, Tool, backends};
+use crate::config::{BackendChoice, CarrierKind, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
-use crate::nft::Connection;
+use crate::nft::{ChainInfo, Connection, Policy};
 use crate::rules;
 use crate::sys::{exec, sandbox};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -187,13 +188,32 @@ fn holds_rules(found: &[Backend], variant: Variant) -> bool {
     })
 }
 
+/// Whether the backend that commands are passed on to has somebody's rules in one table, in the calling thread's
+/// network namespace. What cannot be found out counts as held.
+pub fn backend_holds(snapshot: &Snapshot, family: Family, table: &str) -> bool {
+    let Some(backend) = &snapshot.backend else { return false };
+    if snapshot.ability(family, table, CarrierKind::Backend).is_missing() {
+        return false;
+    }
+    match backend.variant {
+        Variant::Legacy => {
+            let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
+            names.lines().any(|name| name == table) && saves_rules(backend, family, Some(table))
+        }
+        Variant::Nft => nft_holds_table(family, table),
+    }
+}
+
 fn legacy_holds_rules(backend: &Backend, family: Family) -> bool {
     let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
     // Asked without need, iptables-save would load the modules of tables that nobody uses.
-    let Some(save) = backend.program(family, Tool::Save).filter(|_| !names.is_empty()) else {
-        return !names.is_empty();
-    };
-    let command = exec::command(save, &format!("{}-save", family.program()), &[]);
+    !names.is_empty() && saves_rules(backend, family, None)
+}
+
+fn saves_rules(backend: &Backend, family: Family, table: Option<&str>) -> bool {
+    let Some(save) = backend.program(family, Tool::Save) else { return true };
+    let args: Vec<OsString> = table.iter().flat_map(|table| ["-t", table]).map(OsString::from).collect();
+    let command = exec::command(save, &format!("{}-save", family.program()), &args);
     let Ok(answer) = sandbox::run_until(command, "", Instant::now() + PATIENCE) else { return true };
     answer.stdout.lines().any(is_somebodys)
 }
@@ -205,9 +225,14 @@ fn is_somebodys(line: &str) -> bool {
 }
 
 fn nft_holds_rules(family: Family) -> bool {
+    rules::tables().iter().any(|table| nft_holds_table(family, &table.name))
+}
+
+fn nft_holds_table(family: Family, table: &str) -> bool {
     let Ok(mut connection) = Connection::open() else { return false };
-    let mut holds = |table: &str| connection.rules(family, table, None).is_ok_and(|rules| !rules.is_empty());
-    rules::tables().iter().any(|table| holds(&table.name))
+    let drops = |chain: ChainInfo| chain.policy == Some(Policy::Drop);
+    connection.rules(family, table, None).is_ok_and(|rules| !rules.is_empty())
+        || connection.chains(family, table).is_ok_and(|chains| chains.into_iter().any(drops))
 }
 
 #[cfg(test)]

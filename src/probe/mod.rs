@@ -12,6 +12,7 @@ mod nftables;
 mod report;
 mod trial;
 
+pub use choice::backend_holds;
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 
