@@ -122,6 +122,14 @@ pub fn parse_numeric(text: &str, family: Family) -> Option<IpAddr> {
     }
 }
 
+/// A numeric address of `family`; IPv4 octets that are not written are zero.
+pub fn parse_start(text: &str, family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => parse_v4(text, false).map(IpAddr::V4),
+        Family::V6 => text.parse().ok().map(IpAddr::V6),
+    }
+}
+
 fn parse_mask(text: &str, family: Family) -> Result<IpAddr, Error> {
     let invalid = || Error::Parameter(format!("invalid mask `{text}' specified"));
     if let Some(mask) = parse_numeric(text, family) {
@@ -133,11 +141,7 @@ fn parse_mask(text: &str, family: Family) -> Result<IpAddr, Error> {
 }
 
 fn resolve(text: &str, family: Family) -> Result<Vec<IpAddr>, Error> {
-    let numeric = match family {
-        Family::V4 => parse_v4(text, false).map(IpAddr::V4),
-        Family::V6 => text.parse().ok().map(IpAddr::V6),
-    };
-    if let Some(address) = numeric {
+    if let Some(address) = parse_start(text, family) {
         return Ok(vec![address]);
     }
     if text.is_empty() {
@@ -188,10 +192,30 @@ pub fn parse_list(text: &str, family: Family) -> Result<Vec<Network>, Error> {
     Ok(networks)
 }
 
-/// Reads a single address or network whose mask may be missing, as match options take it.
-pub fn parse_single(text: &str, family: Family) -> Result<Network, Error> {
-    let networks = parse_one(text, family)?;
-    networks.into_iter().next().ok_or_else(|| not_found(text))
+/// A mask that may be longer than the address.
+fn parse_long_mask(text: &str, family: Family) -> Result<IpAddr, Error> {
+    let width = family.address_len() as u32 * 8;
+    match number::parse(text, 255) {
+        Some(length) => Ok(prefix_mask(family, width.min(length as u32))),
+        None => parse_mask(text, family),
+    }
+}
+
+/// Reads an address with a mask or prefix length, as match options take it: the host bits stay.
+pub fn parse_with_mask(text: &str, family: Family) -> Result<Network, Error> {
+    let width = family.address_len() as u32 * 8;
+    let (host, mask) = match text.split_once('/') {
+        Some((host, mask)) => (host, parse_long_mask(mask, family)?),
+        None => (text, prefix_mask(family, width)),
+    };
+    let address = match parse_numeric(host, family) {
+        Some(address) => address,
+        None => names::hosts(host, family)
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::Parameter("getaddrinfo: Name or service not known\n".to_owned()))?,
+    };
+    Ok(Network { address, mask })
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ pub(super) fn spec(family: Family, table: &str, text: &str, chain: Option<&str>)
         words.remove(0);
     }
     let args: Vec<String> = ["-t", table, "-A", "-"].into_iter().map(str::to_owned).chain(words).collect();
-    let dialect = Dialect { family, variant: Variant::Legacy, version: (1, 8, 13) };
+    let dialect = Dialect { family, variant: Variant::Nft, version: (1, 8, 13) };
     let Command::Append { rules, .. } = parse(family, &args, &dialect)?.command else { return Err(broken()) };
     let mut rules = rules.into_iter();
     let (Some(mut rule), None) = (rules.next(), rules.next()) else { return Err(broken()) };
@@ -642,10 +642,13 @@ impl<'a> Parser<'a> {
 
     fn finish_extensions(&mut self) -> Result<(), Error> {
         let finished = Finished { family: self.family, protocol: self.rule.protocol, dialect: self.dialect };
-        for extension in &mut self.rule.matches {
+        let seen = &self.seen;
+        for (index, extension) in self.rule.matches.iter_mut().enumerate() {
+            check_options(extension.name(), extension.options(), |id| seen.contains(&Id::Match(index, id)))?;
             extension.finish(&finished)?;
         }
         if let Target::Extension(target) = &mut self.rule.target {
+            check_options(target.name(), target.options(), |id| seen.contains(&Id::Target(id)))?;
             target.finish(&finished)?;
         }
         Ok(())
@@ -776,6 +779,30 @@ impl<'a> Parser<'a> {
         }
         rules
     }
+}
+
+/// Options that exclude each other, and those that must be there.
+fn check_options(name: &str, options: &'static [Opt], seen: impl Fn(u8) -> bool) -> Result<(), Error> {
+    let long = |option: &Opt| option.names.first().copied().unwrap_or_default();
+    for option in options {
+        if !seen(option.id) {
+            if option.required {
+                return Err(parameter(format!("{name}: option \"--{}\" must be specified\n", long(option))));
+            }
+            continue;
+        }
+        let rival = |other: &&Opt| other.group == option.group && other.id != option.id && seen(other.id);
+        if option.group != 0
+            && let Some(other) = options.iter().find(rival)
+        {
+            return Err(parameter(format!(
+                "{name}: option \"--{}\" cannot be used together with \"--{}\".\n",
+                long(option),
+                long(other)
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn not_carried(option: &str, name: &str) -> Error {

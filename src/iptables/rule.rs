@@ -235,7 +235,7 @@ impl Rule {
             Target::Drop => "DROP",
             Target::Return => "RETURN",
             Target::Jump(chain) | Target::Goto(chain) => chain,
-            Target::Extension(target) => target.name(),
+            Target::Extension(target) => target.list_name(),
         }
     }
 

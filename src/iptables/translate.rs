@@ -29,6 +29,20 @@ pub(super) fn matching(key: Key, inverted: bool, value: Value) -> Expr {
     Expr::Match(Match { key, mask: None, op: if inverted { Op::Ne } else { Op::Eq }, value })
 }
 
+/// The packet is whole or its first fragment.
+pub(super) fn not_a_fragment() -> Expr {
+    fragment_test(true)
+}
+
+fn fragment_test(inverted: bool) -> Expr {
+    Expr::Match(Match {
+        key: Key::Payload(Field::Ip4FragOff),
+        mask: Some(FRAGMENT_OFFSET.to_vec()),
+        op: if inverted { Op::Eq } else { Op::Ne },
+        value: Value::Bytes(vec![0, 0]),
+    })
+}
+
 impl Rule {
     /// The rule as nf_tables expressions: alternatives that exclude each other, nearly always one. A counter stands
     /// right before what the target does; the first alternative's begins with this rule's counters. Whatever has no
@@ -59,7 +73,7 @@ impl Rule {
             Family::V6 => (Field::Ip6Saddr, Field::Ip6Daddr),
         };
         let mut exprs = Vec::new();
-        exprs.extend(address(Field::clone(&saddr), self.source.as_ref()));
+        exprs.extend(address(saddr, self.source.as_ref()));
         exprs.extend(address(daddr, self.destination.as_ref()));
         exprs.extend(interface("-i", Meta::Iifname, self.input.as_ref())?);
         exprs.extend(interface("-o", Meta::Oifname, self.output.as_ref())?);
@@ -68,12 +82,7 @@ impl Rule {
             exprs.push(matching(Key::Meta(Meta::L4proto), self.protocol.inverted, value));
         }
         if let Some(inverted) = self.fragment {
-            exprs.push(Expr::Match(Match {
-                key: Key::Payload(Field::Ip4FragOff),
-                mask: Some(FRAGMENT_OFFSET.to_vec()),
-                op: if inverted { Op::Eq } else { Op::Ne },
-                value: Value::Bytes(vec![0, 0]),
-            }));
+            exprs.push(fragment_test(inverted));
         }
         Ok(exprs)
     }
@@ -93,7 +102,7 @@ impl Rule {
 }
 
 /// Both conjunctions, in every combination.
-fn product(left: &[Alternative], right: &[Alternative]) -> Vec<Alternative> {
+pub(super) fn product(left: &[Alternative], right: &[Alternative]) -> Vec<Alternative> {
     left.iter().flat_map(|head| right.iter().map(|tail| head.iter().chain(tail).cloned().collect())).collect()
 }
 

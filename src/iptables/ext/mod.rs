@@ -3,9 +3,25 @@
 
 #![forbid(unsafe_code)]
 
+mod addrtype;
+mod comment;
+mod conntrack;
+mod ct;
+mod icmp;
+mod iprange;
+mod length;
+mod limit;
+mod log;
+mod mac;
+mod mark;
+mod multiport;
+mod nflog;
+mod pkttype;
 mod port;
-pub mod tcp;
-pub mod udp;
+mod tcp;
+mod trace;
+mod udp;
+mod value;
 
 use super::dialect::{Dialect, Variant};
 use super::getopt::Takes;
@@ -30,6 +46,10 @@ pub struct Opt {
     pub invertible: bool,
     /// A second one is an error of the common form.
     pub once: bool,
+    /// It must be there.
+    pub required: bool,
+    /// Options of one group, 0 excepted, exclude each other.
+    pub group: u8,
 }
 
 /// How many values an option takes.
@@ -55,17 +75,32 @@ impl Values {
 impl Opt {
     /// An option with one value, `!` allowed, once.
     pub const fn value(id: u8, names: &'static [&'static str]) -> Self {
-        Self { id, names, values: Values::One, invertible: true, once: true }
+        Self { id, names, values: Values::One, invertible: true, once: true, required: false, group: 0 }
     }
 
     /// An option without value, `!` allowed, once.
     pub const fn flag(id: u8, names: &'static [&'static str]) -> Self {
-        Self { id, names, values: Values::None, invertible: true, once: true }
+        Self { values: Values::None, ..Self::value(id, names) }
     }
 
     /// `!` is an error.
     pub const fn plain(self) -> Self {
         Self { invertible: false, ..self }
+    }
+
+    /// Takes two words.
+    pub const fn two(self) -> Self {
+        Self { values: Values::Two, ..self }
+    }
+
+    /// Must be there.
+    pub const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    /// Excludes the others of its group.
+    pub const fn either(self, group: u8) -> Self {
+        Self { group, ..self }
     }
 
     /// May come again; the extension itself says what that means.
@@ -207,6 +242,11 @@ pub trait Extension: Debug + Send + Sync {
     /// does, in one alternative.
     fn translate(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal>;
 
+    /// The name a listing shows in the column of targets.
+    fn list_name(&self) -> &'static str {
+        self.name()
+    }
+
     /// The text of a comment.
     fn comment(&self) -> Option<&str> {
         None
@@ -248,9 +288,38 @@ const fn both(name: &'static str, make: Make) -> Known {
     Known { name, family: None, make }
 }
 
-const MATCHES: &[Known] = &[both("tcp", tcp::new), both("udp", udp::new)];
+const fn only(family: Family, name: &'static str, make: Make) -> Known {
+    Known { name, family: Some(family), make }
+}
 
-const TARGETS: &[Known] = &[];
+const MATCHES: &[Known] = &[
+    both("addrtype", addrtype::new),
+    both("comment", comment::new),
+    both("conntrack", conntrack::new),
+    only(Family::V4, "icmp", icmp::v4),
+    only(Family::V6, "icmp6", icmp::v6),
+    only(Family::V6, "icmpv6", icmp::v6),
+    only(Family::V6, "ipv6-icmp", icmp::v6),
+    both("iprange", iprange::new),
+    both("length", length::new),
+    both("limit", limit::new),
+    both("mac", mac::new),
+    both("mark", mark::new_match),
+    both("multiport", multiport::new),
+    both("pkttype", pkttype::new),
+    both("state", conntrack::state),
+    both("tcp", tcp::new),
+    both("udp", udp::new),
+];
+
+const TARGETS: &[Known] = &[
+    both("CT", ct::new),
+    both("LOG", log::new),
+    both("MARK", mark::new_target),
+    both("NFLOG", nflog::new),
+    both("NOTRACK", ct::notrack),
+    both("TRACE", trace::new),
+];
 
 /// Matches of iptables 1.8.13 that are not carried.
 const OTHER_MATCHES: &[&str] = &[

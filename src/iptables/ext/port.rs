@@ -62,15 +62,27 @@ impl Ports {
             Value::Range(bytes(self.first), bytes(self.last))
         }
     }
+}
 
-    /// As an element of a set.
-    pub fn element(self) -> Element {
-        let bytes = |port: u16| port.to_be_bytes().to_vec();
-        if self.first == self.last {
-            Element::One(bytes(self.first))
-        } else {
-            Element::Range(bytes(self.first), bytes(self.last))
+/// Several ports as a value of a match: sorted, with overlapping and adjoining ones made one.
+pub fn port_set(ports: &[Ports]) -> Value {
+    let mut sorted = ports.to_vec();
+    sorted.sort_by_key(|ports| (ports.first, ports.last));
+    let mut merged: Vec<Ports> = Vec::new();
+    for next in sorted {
+        match merged.last_mut() {
+            Some(last) if next.first <= last.last.saturating_add(1) => last.last = last.last.max(next.last),
+            _ => merged.push(next),
         }
+    }
+    let element = |ports: &Ports| match ports.value() {
+        Value::Range(first, last) => Element::Range(first, last),
+        Value::Bytes(port) => Element::One(port),
+        Value::Set(_) => Element::One(Vec::new()),
+    };
+    match merged.as_slice() {
+        [one] => one.value(),
+        several => Value::Set(several.iter().map(element).collect()),
     }
 }
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::port::{PortMatch, Ports};
-use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext, Values};
+use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::protocol::ip;
@@ -20,7 +20,7 @@ const OPTIONS: &[Opt] = &[
     Opt::value(SOURCE, &["source-port", "sport"]).repeatable(),
     Opt::value(DESTINATION, &["destination-port", "dport"]).repeatable(),
     Opt::flag(SYN, &["syn"]).repeatable(),
-    Opt { id: FLAGS, names: &["tcp-flags"], values: Values::Two, invertible: true, once: false },
+    Opt::value(FLAGS, &["tcp-flags"]).two().repeatable(),
     Opt::value(OPTION, &["tcp-option"]).repeatable(),
 ];
 
