@@ -87,7 +87,8 @@ impl Network {
 
     /// As a listing shows it: no mask for a single address, and names unless `numeric`.
     pub fn list_text(&self, numeric: bool) -> String {
-        if self.is_all() && !numeric {
+        let anywhere = self.is_all() || self.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        if anywhere && !numeric {
             return "anywhere".to_owned();
         }
         let (_, width) = bits(self.address);
@@ -210,10 +211,13 @@ pub fn parse_with_mask(text: &str, family: Family) -> Result<Network, Error> {
     };
     let address = match parse_numeric(host, family) {
         Some(address) => address,
-        None => names::hosts(host, family)
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::Parameter("getaddrinfo: Name or service not known\n".to_owned()))?,
+        None => names::hosts(host, family).into_iter().next().ok_or_else(|| {
+            let why = match host.parse::<IpAddr>() {
+                Ok(_) => "Address family for hostname not supported",
+                Err(_) => "Name or service not known",
+            };
+            Error::Parameter(format!("getaddrinfo: {why}\n"))
+        })?,
     };
     Ok(Network { address, mask })
 }

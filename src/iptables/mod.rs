@@ -21,6 +21,8 @@ pub mod translate;
 
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod properties;
 
 pub use command::{Command, Invocation};
 pub use list::{ListOptions, chain_header, column_header, list_header};

@@ -644,12 +644,12 @@ impl<'a> Parser<'a> {
         let finished = Finished { family: self.family, protocol: self.rule.protocol, dialect: self.dialect };
         let seen = &self.seen;
         for (index, extension) in self.rule.matches.iter_mut().enumerate() {
-            check_options(extension.name(), extension.options(), |id| seen.contains(&Id::Match(index, id)))?;
             extension.finish(&finished)?;
+            check_options(extension.name(), extension.options(), |id| seen.contains(&Id::Match(index, id)))?;
         }
         if let Target::Extension(target) = &mut self.rule.target {
-            check_options(target.name(), target.options(), |id| seen.contains(&Id::Target(id)))?;
             target.finish(&finished)?;
+            check_options(target.name(), target.options(), |id| seen.contains(&Id::Target(id)))?;
         }
         Ok(())
     }

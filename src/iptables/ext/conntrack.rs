@@ -5,14 +5,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::parse_port;
+use super::port::{Ports, parse_loose_range};
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::address::{Network, octets, parse_with_mask};
+use crate::iptables::protocol;
 use crate::iptables::rule::bang;
 use crate::iptables::translate::matching;
-use crate::iptables::{number, protocol};
 use crate::nft::expr::{Alternative, Ct, Direction, Expr, Key, Match, Op, Value};
 use std::fmt::Write;
 
@@ -144,20 +144,11 @@ fn bits_text(bits: u32, known: &[(&str, u32)]) -> String {
     if names.is_empty() { "NONE".to_owned() } else { names.join(",") }
 }
 
-fn parse_ports(text: &str) -> Result<(u16, u16), Error> {
-    let read = |word: &str| {
-        if let Some(number) = number::parse(word, u64::from(u32::MAX)) {
-            return Ok(number as u16);
-        }
-        parse_port(word, None).map_err(|_| Error::Parameter(format!("Port \"{word}\" does not resolve to anything.\n")))
-    };
-    let Some((first, last)) = text.split_once(':') else {
-        let port = read(text)?;
-        return Ok((port, port));
-    };
-    let first = if first.is_empty() { 0 } else { read(first)? };
-    let last = if last.is_empty() { u16::MAX } else { read(last)? };
-    Ok((first, last))
+/// The status bits behind the states SNAT and DNAT.
+fn nat_bits(states: u32) -> u32 {
+    let snat = if states & SNAT != 0 { STATUS_SNAT } else { 0 };
+    let dnat = if states & DNAT != 0 { STATUS_DNAT } else { 0 };
+    snat | dnat
 }
 
 /// `ct KEY & mask != 0`, or `== 0`.
@@ -256,7 +247,7 @@ impl Conntrack {
     }
 
     fn with_state(&self, state: Is<u32>, others: &[Expr]) -> Vec<Alternative> {
-        let nat = u32::from(state.value & SNAT != 0) * STATUS_SNAT | u32::from(state.value & DNAT != 0) * STATUS_DNAT;
+        let nat = nat_bits(state.value);
         let states = state.value & (TRACKED | ENTRYLESS);
         if nat == 0 && others.is_empty() {
             return vec![vec![any_bit(Ct::State, states, !state.inverted)]];
@@ -346,7 +337,9 @@ impl Extension for Conntrack {
                 });
             }
             id if id >= PORT => {
-                let value = parse_ports(text)?;
+                let option = PORTS.get(usize::from(id - PORT)).map(|(option, ..)| *option).unwrap_or_default();
+                let Ports { first, last } = parse_loose_range("conntrack", option, text, None)?;
+                let value = (first, last);
                 if let Some(slot) = self.ports.get_mut(usize::from(id - PORT)) {
                     *slot = Some(Is { value, inverted });
                 }
@@ -367,7 +360,7 @@ impl Extension for Conntrack {
     fn finish(&mut self, _rule: &Finished<'_>) -> Result<(), Error> {
         let mut text = String::new();
         self.text(&mut text, "", Network::text);
-        match text.is_empty() {
+        match text.is_empty() && !self.alias {
             true => Err(Error::Parameter("conntrack: At least one option is required".to_owned())),
             false => Ok(()),
         }

@@ -4,10 +4,11 @@
 
 use super::{Form, ListStyle};
 use crate::error::{Error, Refusal};
+use crate::family::Family;
 use crate::iptables::dialect::Variant;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, not_a_fragment};
 use crate::iptables::{names, number};
-use crate::nft::expr::{Element, Expr, Field, Key, Value};
+use crate::nft::expr::{Element, Expr, Field, Key, Match, Op, Value};
 use std::fmt::Write;
 
 /// Ports from `first` to `last`, both within.
@@ -31,6 +32,27 @@ pub fn parse_port(text: &str, protocol: Option<&str>) -> Result<u16, Error> {
     }
     names::service_port(text, protocol)
         .ok_or_else(|| Error::Parameter(format!("invalid port/service `{text}' specified")))
+}
+
+/// `a`, `a:b`, `:b`, `a:` as the options of newer matches take them: too large a number loses its upper bits, and the
+/// order is not checked.
+pub fn parse_loose_range(extension: &str, option: &str, text: &str, protocol: Option<&str>) -> Result<Ports, Error> {
+    let read = |word: &str| match number::parse(word, u64::from(u32::MAX)) {
+        Some(number) => Ok(number as u16),
+        None if word.is_empty() => Ok(0),
+        None => names::service_port(word, protocol)
+            .ok_or_else(|| Error::Parameter(format!("Port \"{word}\" does not resolve to anything.\n"))),
+    };
+    let Some((first, last)) = text.split_once(':') else {
+        let port = read(text)?;
+        return Ok(Ports { first: port, last: port });
+    };
+    if last.contains(':') {
+        let text = format!("{extension}: Too many components for option \"--{option}\" (max: 2)\n");
+        return Err(Error::Parameter(text));
+    }
+    let last = if last.is_empty() { u16::MAX } else { read(last)? };
+    Ok(Ports { first: read(first)?, last })
 }
 
 impl Ports {
@@ -86,6 +108,17 @@ pub fn port_set(ports: &[Ports]) -> Value {
     }
 }
 
+/// The packet has a transport header with ports: any, but not in a later fragment.
+pub fn has_ports(family: Family, field: Field) -> Expr {
+    match family {
+        Family::V4 => not_a_fragment(),
+        Family::V6 => {
+            let value = Value::Bytes(vec![0, 0]);
+            Expr::Match(Match { key: Key::Payload(field), mask: None, op: Op::Ge, value })
+        }
+    }
+}
+
 /// A port in a listing: its service's name unless `-n`.
 pub fn list_port(port: u16, protocol: Option<&str>, style: &ListStyle<'_>) -> String {
     let name = if style.numeric { None } else { names::service_name(port, protocol) };
@@ -133,10 +166,11 @@ impl PortMatch {
 
     /// As a match on `field`; the transport protocol is matched elsewhere.
     pub fn translate(self, option: &str, field: Field) -> Result<Option<Expr>, Refusal> {
-        match (self.ports.is_all(), self.inverted) {
-            (true, true) => Err(Refusal::new(format!("! --{option} 0:65535"), "matches no packet at all")),
-            (true, false) => Ok(None),
-            (false, inverted) => Ok(Some(matching(Key::Payload(field), inverted, self.ports.value()))),
+        let reversed = self.ports.first > self.ports.last;
+        match (self.ports.is_all(), reversed, self.inverted) {
+            (true, _, true) | (_, true, false) => Err(Refusal::new(format!("--{option}"), "matches no packet at all")),
+            (true, _, false) | (_, true, true) => Ok(None),
+            (false, false, inverted) => Ok(Some(matching(Key::Payload(field), inverted, self.ports.value()))),
         }
     }
 }

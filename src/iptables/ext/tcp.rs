@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, Ports};
+use super::port::{PortMatch, Ports, has_ports};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
@@ -193,6 +193,9 @@ impl Extension for Tcp {
                 op: Op::Eq,
                 value: Value::Bytes(vec![u8::from(!inverted)]),
             }));
+        }
+        if exprs.is_empty() {
+            exprs.push(has_ports(context.place.family, Field::TcpSport));
         }
         Ok(vec![exprs])
     }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, Ports};
+use super::port::{PortMatch, has_ports, parse_loose_range};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::protocol::ip;
@@ -35,11 +35,12 @@ impl Extension for Udp {
     }
 
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
-        let ports = Some(PortMatch { ports: Ports::parse(input.value, "udp")?, inverted: input.inverted });
-        match input.id {
-            SOURCE => self.source = ports,
-            _ => self.destination = ports,
-        }
+        let (slot, option) = match input.id {
+            SOURCE => (&mut self.source, "source-port"),
+            _ => (&mut self.destination, "destination-port"),
+        };
+        let ports = parse_loose_range("udp", option, input.value, Some("udp"))?;
+        *slot = Some(PortMatch { ports, inverted: input.inverted });
         Ok(())
     }
 
@@ -71,6 +72,9 @@ impl Extension for Udp {
         }
         if let Some(ports) = self.destination {
             exprs.extend(ports.translate("dport", Field::UdpDport)?);
+        }
+        if exprs.is_empty() {
+            exprs.push(has_ports(context.place.family, Field::UdpSport));
         }
         Ok(vec![exprs])
     }

@@ -18,19 +18,18 @@ pub fn number(extension: &str, option: &str, text: &str, max: u64) -> Result<u64
 
 /// `a`, `a:b`, `:b`, `a:`; the missing ends are 0 and `max`. The order is not checked.
 pub fn range(extension: &str, option: &str, text: &str, max: u64) -> Result<(u64, u64), Error> {
-    let read = |word: &str| {
-        number::parse(word, max).ok_or_else(|| {
-            parameter(format!(
-                "{extension}: bad value for option \"--{option}\" near \"{word}\", or out of range (0-{max}).\n"
-            ))
-        })
+    let bad = |near: &str| {
+        parameter(format!(
+            "{extension}: bad value for option \"--{option}\" near \"{near}\", or out of range (0-{max}).\n"
+        ))
     };
+    let read = |word: &str, near: &str| number::parse(word, max).ok_or_else(|| bad(near));
     let Some((first, last)) = text.split_once(':') else {
-        let number = read(text)?;
+        let number = read(text, text)?;
         return Ok((number, number));
     };
-    let first = if first.is_empty() { 0 } else { read(first)? };
-    let last = if last.is_empty() { max } else { read(last)? };
+    let first = if first.is_empty() { 0 } else { read(first, text)? };
+    let last = if last.is_empty() { max } else { read(last, last)? };
     Ok((first, last))
 }
 
