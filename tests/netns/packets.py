@@ -1,0 +1,194 @@
+"""Packets: over `lo` with sockets, and frame by frame over a veth pair."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import harness
+
+OURS4, PEER4 = "10.9.0.1", "10.9.0.2"
+OURS6, PEER6 = "fd09::1", "fd09::2"
+OUR_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
+MARKER = 0x88B5  # IEEE 802 local experimental: no IP, so no rule sees it
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def udp_over_lo(family, port, payload=b"x"):
+    """One datagram to this namespace itself. A rule that drops it on its way out may make send fail; that is no fault."""
+    with socket.socket(FAMILY[family], socket.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(payload, (LOOPBACK[family], port))
+        except PermissionError:
+            pass
+
+
+def udp_arrives_over_lo(family, port, wait=0.2):
+    """Whether a datagram to this namespace itself is received."""
+    with socket.socket(FAMILY[family], socket.SOCK_DGRAM) as receiver:
+        receiver.bind((LOOPBACK[family], port))
+        receiver.settimeout(wait)
+        udp_over_lo(family, port)
+        try:
+            receiver.recv(64)
+            return True
+        except TimeoutError:
+            return False
+
+
+def checksum(data):
+    """RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _mac(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _sealed(kind, segment, at, source, target):
+    """`segment` with its checksum at offset `at`, over the pseudo header of its family."""
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    pack = lambda address: socket.inet_pton(family, address)
+    if family == socket.AF_INET:
+        pseudo = pack(source) + pack(target) + struct.pack("!BBH", 0, kind, len(segment))
+    else:
+        pseudo = pack(source) + pack(target) + struct.pack("!IHBB", len(segment), 0, 0, kind)
+    if kind == 1:
+        pseudo = b""
+    value = checksum(pseudo + segment)
+    if kind == 17 and value == 0:
+        value = 0xFFFF
+    return segment[:at] + struct.pack("!H", value) + segment[at + 2 :]
+
+
+def ip(kind, segment, source, target, fragment=0, more=False):
+    """An IP packet of either family around `segment`."""
+    if ":" in source:
+        head = struct.pack("!IHBB", 6 << 28, len(segment), kind, 64)
+        return head + socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target) + segment
+    offset = fragment | (0x2000 if more else 0)
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), 1, offset, 64, kind, 0, socket.inet_aton(source), socket.inet_aton(target))
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + segment
+
+
+def udp(sport=1000, dport=2000, source=PEER4, target=OURS4, payload=b"payload", **more):
+    segment = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+    return ip(17, _sealed(17, segment, 6, source, target), source, target, **more)
+
+
+def tcp(sport=1000, dport=2000, flags=0x02, source=PEER4, target=OURS4, options=b"", payload=b""):
+    options += b"\1" * (-len(options) % 4)
+    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 0, (5 + len(options) // 4) << 4, flags, 1024, 0, 0) + options + payload
+    return ip(6, _sealed(6, segment, 16, source, target), source, target)
+
+
+def icmp(kind=8, code=0, source=PEER4, target=OURS4):
+    six = ":" in source
+    segment = struct.pack("!BBHHH", kind, code, 0, 7, 1) + b"echo"
+    return ip(58 if six else 1, _sealed(58 if six else 1, segment, 2, source, target), source, target)
+
+
+def other(kind, source=PEER4, target=OURS4, payload=b"\0" * 24):
+    return ip(kind, payload, source, target)
+
+
+class Wire:
+    """A veth pair from namespace `here` (interface `name`) to one of its own, from which frames are sent."""
+
+    def __init__(self, here, name="eth0"):
+        self.here, self.there, self.sent = here, harness.Netns(), 0
+        here.sh(f"ip link add {name} address {OUR_MAC} type veth peer name far address {PEER_MAC} netns {self.there.path}")
+        self.there.sh("sysctl -qw net.ipv6.conf.far.disable_ipv6=1")
+        self.there.sh("ip link set far up")
+        here.sh(f"sysctl -qw net.ipv6.conf.{name}.accept_ra=0")
+        here.sh(f"ip addr add {OURS4}/24 brd 10.9.0.255 dev {name}")
+        here.sh(f"ip -6 addr add {OURS6}/64 dev {name} nodad")
+        here.sh(f"ip link set {name} up")
+        here.sh(f"ip neigh add {PEER4} lladdr {PEER_MAC} dev {name} nud permanent")
+        here.sh(f"ip -6 neigh add {PEER6} lladdr {PEER_MAC} dev {name} nud permanent")
+        with here.entered():
+            self.marker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(MARKER))
+            self.marker.bind((name, MARKER))
+            self.marker.settimeout(1)
+        with self.there.entered():
+            self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self.sender.bind(("far", 0))
+
+    def close(self):
+        self.marker.close()
+        self.sender.close()
+        self.there.close()
+
+    def send(self, packet, source=PEER_MAC, target=OUR_MAC):
+        """Sends one IP packet and returns once the other end has dealt with it: frames on one CPU keep their order, so
+        a marker that is received says so."""
+        self.sent += 1
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            kind = 0x86DD if packet[0] >> 4 == 6 else 0x0800
+            self.sender.send(_mac(target) + _mac(source) + struct.pack("!H", kind) + packet)
+            for _ in range(30):
+                self.sender.send(_mac(OUR_MAC) + _mac(PEER_MAC) + struct.pack("!HQ", MARKER, self.sent) + b"\0" * 38)
+                with contextlib.suppress(TimeoutError):
+                    while struct.unpack_from("!Q", self.marker.recv(128), 14)[0] != self.sent:
+                        pass
+                    return
+            raise AssertionError("the wire does not carry frames")
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+    def delivered(self, packet, **frame):
+        """Whether a packet to this host gets past all that filters: a raw socket sees what is delivered locally."""
+        six = packet[0] >> 4 == 6
+        kind = packet[6] if six else packet[9]
+        with self.here.entered():
+            listener = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, kind)
+        with listener:
+            self.send(packet, **frame)
+            listener.settimeout(0)
+            try:
+                listener.recv(4096)
+                return True
+            except BlockingIOError:
+                return False
+
+
+def connects(address, port, source=None, wait=0.4):
+    """Whether a TCP connection from the present namespace is made within `wait` seconds."""
+    with socket.socket(FAMILY[6 if ":" in address else 4], socket.SOCK_STREAM) as client:
+        client.settimeout(wait)
+        if source:
+            client.bind((source, 0))
+        try:
+            client.connect((address, port))
+            return True
+        except OSError:
+            return False
+
+
+def listener(family, port, address=None):
+    """A TCP socket that accepts by itself (the kernel's backlog), in the present namespace."""
+    sock = socket.socket(FAMILY[family], socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address or {4: "0.0.0.0", 6: "::"}[family], port))
+    sock.listen(16)
+    return sock
+
+
+def eventually(check, wait=2.0):
+    """Whether `check()` comes true within `wait` seconds."""
+    end = time.monotonic() + wait
+    while time.monotonic() < end:
+        if check():
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,108 @@
+"""Random command sequences on raw, the original and ours side by side, until the time is up.
+
+XTSHIM_FUZZ_SEED names the seed (it is printed on failure), XTSHIM_FUZZ_SECONDS the time for each subject.
+"""
+
+import os
+import random
+import shlex
+import time
+
+import pytest
+
+import cases
+import harness
+
+SEED = int(os.environ.get("XTSHIM_FUZZ_SEED", "20261120"))
+SECONDS = float(os.environ.get("XTSHIM_FUZZ_SECONDS", "20"))
+LENGTH = 40
+
+
+class Generator:
+    """Commands of one sequence. Names and rules are few, so that they meet."""
+
+    def __init__(self, random, front):
+        self.random, self.front = random, front
+        usable = [(chain, rule) for extension, chain, rule in cases.rules(front) if extension != "limit" and "\n" not in rule]
+        self.rules = random.sample(usable, 12)
+        self.names = ["one", "two", "three", "Zed"]
+
+    def chain(self, builtin=0.6):
+        return self.random.choice(["PREROUTING", "OUTPUT"]) if self.random.random() < builtin else self.random.choice(self.names)
+
+    def rule(self):
+        chain, rule = self.random.choice(self.rules)
+        words = shlex.split(rule)
+        if "-j" not in words and self.random.random() < 0.5:
+            words += [self.random.choice(["-j", "-j", "-g"]), self.random.choice(self.names)]
+        if "-i" not in words and "-o" not in words and self.random.random() < 0.4:
+            chain = self.chain(0.2)
+        if self.random.random() < 0.2:
+            words += ["-c", str(self.random.randrange(2000)), str(self.random.randrange(10**7))]
+        return chain, words
+
+    def number(self):
+        return str(self.random.choice([1, 1, 1, 2, 2, 3, 4, 9]))
+
+    def command(self):
+        chain, words = self.rule()
+        name, other = self.random.choice(self.names), self.random.choice(self.names)
+        kinds = [
+            (20, lambda: ["-A", chain, *words]), (8, lambda: ["-I", chain, *words]), (8, lambda: ["-I", chain, self.number(), *words]),
+            (6, lambda: ["-D", chain, *self.plain(words)]), (6, lambda: ["-D", self.chain(), self.number()]), (5, lambda: ["-R", chain, self.number(), *words]),
+            (6, lambda: ["-C", chain, *self.plain(words)]), (10, lambda: ["-N", name]), (3, lambda: ["-X", name]), (1, lambda: ["-X"]),
+            (3, lambda: ["-E", name, other]), (2, lambda: ["-F", self.chain()]), (1, lambda: ["-F"]), (2, lambda: ["-Z", self.chain()]), (1, lambda: ["-Z"]),
+            (2, lambda: ["-Z", self.chain(), self.number()]), (2, lambda: ["-P", self.chain(0.9), self.random.choice(["ACCEPT", "DROP"])]),
+            (4, lambda: ["-S"]), (2, lambda: ["-S", self.chain(), *self.random.choice([[], [self.number()]])]), (3, lambda: ["-nvL", *self.random.choice([[], ["--line-numbers"], ["-x"]])]),
+            (2, lambda: ["-L", self.chain(), "-n", *self.random.choice([[], ["-v"], ["--line-numbers", "-v", "-x"]])]), (1, lambda: ["-L", "-Z", "-nvx"]),
+        ]
+        weights, makers = zip(*kinds)
+        return [self.front, "-t", "raw", *self.random.choices(makers, weights)[0]()]
+
+    @staticmethod
+    def plain(words):
+        return words[: words.index("-c")] if "-c" in words else words
+
+
+def play(subjects, lock, commands):
+    """The faults that a sequence shows, in fresh namespaces."""
+    pair = harness.Both(subjects, lock)
+    try:
+        for command in commands:
+            pair.run(command)
+            if pair.faults:
+                return pair.faults
+        pair.state(counters=True)
+        return pair.faults
+    finally:
+        pair.close()
+
+
+def shrink(subjects, lock, commands, until):
+    """A shorter sequence that still shows a fault."""
+    index = 0
+    while index < len(commands) and time.monotonic() < until:
+        shorter = commands[:index] + commands[index + 1 :]
+        if play(subjects, lock, shorter):
+            commands = shorter
+        else:
+            index += 1
+    return commands
+
+
+def test_random_sequences(subject, original, tmp_path):
+    lock = str(tmp_path / "lock")
+    subjects = [original(subject.variant), subject] if subject.ours else [subject]
+    end = time.monotonic() + (SECONDS if subject.ours else SECONDS / 10)
+    source = random.Random(SEED)
+    failures = []
+    while time.monotonic() < end and len(failures) < 3:
+        seed = source.randrange(1 << 30)
+        dice = random.Random(seed)
+        generator = Generator(dice, dice.choice(["iptables", "ip6tables"]))
+        commands = [generator.command() for _ in range(LENGTH)]
+        if play(subjects, lock, commands):
+            commands = shrink(subjects, lock, commands, time.monotonic() + 10)
+            failures.append(f"seed {SEED}, sequence {seed}:\n" + play(subjects, lock, commands)[0])
+    if failures:
+        pytest.fail("\n\n".join(failures), pytrace=False)
