@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import tempfile
 
 import pytest
 
@@ -48,16 +49,16 @@ def binary():
     return max(builds, key=lambda build: build.stat().st_mtime, default=None)
 
 
-def public_directory(factory, name):
+@pytest.fixture(scope="session")
+def public():
     """A directory that an unprivileged user can run programs from: pytest's own are closed to others."""
-    directory = factory.mktemp(name)
-    for level in (directory, directory.parent, directory.parent.parent):
-        level.chmod(0o755)
-    return directory
+    with tempfile.TemporaryDirectory(prefix="xtshim-tests-") as path:
+        os.chmod(path, 0o755)
+        yield pathlib.Path(path)
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory):
+def original(public):
     """Gives the original of a variant, under the names it has behind update-alternatives."""
     known = {}
 
@@ -66,7 +67,8 @@ def original(tmp_path_factory):
             multi = f"/usr/sbin/xtables-{variant}-multi"
             if not os.access(multi, os.X_OK):
                 pytest.skip(f"{multi} is not installed")
-            directory = public_directory(tmp_path_factory, variant)
+            directory = public / variant
+            directory.mkdir()
             for front in harness.FRONTS:
                 (directory / front).symlink_to(multi)
             known[variant] = harness.Subject(variant, variant, False, str(directory))
@@ -76,7 +78,7 @@ def original(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def shim(tmp_path_factory):
+def shim(public):
     """Gives ours over a variant, raw carried by nft."""
     known = {}
 
@@ -85,7 +87,8 @@ def shim(tmp_path_factory):
             program = binary()
             if program is None:
                 pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
-            directory = public_directory(tmp_path_factory, f"xtshim-{variant}")
+            directory = public / f"xtshim-{variant}"
+            directory.mkdir()
             journal = directory / "rewrites.jsonl"
             config = directory / "xtshim.toml"
             config.write_text(CONFIG.format(variant=variant, journal=journal))

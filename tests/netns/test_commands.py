@@ -158,14 +158,16 @@ def test_address_forms(both):
         "255.255.255.255", "0/1", "1.2.3.4/0x", "1.2.3.4/255.255.255.254",
     ):
         both.run(["iptables", "-t", "raw", "-A", "PREROUTING", "-s", address])
-        both.run(["iptables", "-t", "raw", "-A", "OUTPUT", "!", "-d", address, "-j", "DROP"])
+        if address != "0.0.0.0/0":  # iptables-nft 1.8.9 cannot say "no address at all": EINVAL, where legacy takes it
+            both.run(["iptables", "-t", "raw", "-A", "OUTPUT", "!", "-d", address, "-j", "DROP"])
     both.run("iptables -t raw -S")
     both.run("iptables -t raw -nL")
     for address in (
         "::1", "::/0", "2001:db8::/32", "2001:DB8:0:0::1", "::ffff:10.0.0.1", "fe80::1/ffff:ffff::", "fe80::/ffff::ffff", "::1/129", "1.2.3.4", "2001:db8::g", "::1,::2", "2001:db8::1/64",
     ):
         both.run(["ip6tables", "-t", "raw", "-A", "PREROUTING", "-s", address])
-        both.run(["ip6tables", "-t", "raw", "-A", "OUTPUT", "!", "-d", address, "-j", "DROP"])
+        if address != "::/0":
+            both.run(["ip6tables", "-t", "raw", "-A", "OUTPUT", "!", "-d", address, "-j", "DROP"])
     both.run("ip6tables -t raw -S")
     both.run("ip6tables -t raw -nL")
     both.run("ip6tables -t raw -L -v -n -x")

@@ -21,8 +21,9 @@ LENGTH = 40
 class Generator:
     """Commands of one sequence. Names and rules are few, so that they meet."""
 
-    def __init__(self, random, front):
+    def __init__(self, random, front, variant):
         self.random, self.front = random, front
+        self.counters = (front, variant) != ("ip6tables", "nft")  # 1.8.9 loses them, see the changes of 1.8.10
         usable = [(chain, rule) for extension, chain, rule in cases.rules(front) if extension != "limit" and "\n" not in rule]
         self.rules = random.sample(usable, 12)
         self.names = ["one", "two", "three", "Zed"]
@@ -37,7 +38,7 @@ class Generator:
             words += [self.random.choice(["-j", "-j", "-g"]), self.random.choice(self.names)]
         if "-i" not in words and "-o" not in words and self.random.random() < 0.4:
             chain = self.chain(0.2)
-        if self.random.random() < 0.2:
+        if self.counters and self.random.random() < 0.2:
             words += ["-c", str(self.random.randrange(2000)), str(self.random.randrange(10**7))]
         return chain, words
 
@@ -99,7 +100,7 @@ def test_random_sequences(subject, original, tmp_path):
     while time.monotonic() < end and len(failures) < 3:
         seed = source.randrange(1 << 30)
         dice = random.Random(seed)
-        generator = Generator(dice, dice.choice(["iptables", "ip6tables"]))
+        generator = Generator(dice, dice.choice(["iptables", "ip6tables"]), subject.variant)
         commands = [generator.command() for _ in range(LENGTH)]
         if play(subjects, lock, commands):
             commands = shrink(subjects, lock, commands, time.monotonic() + 10)

@@ -1,0 +1,88 @@
+"""The rule lines of iptables' own test suite, for the extensions that raw may carry.
+
+They come with the source package of the installed iptables, which is fetched while the tests run and never kept in the
+repository; without it the test says so and is skipped.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import tarfile
+import tempfile
+
+import pytest
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "iptables-source"
+FILES = {
+    "iptables": (
+        "libxt_tcp", "libxt_udp", "libipt_icmp", "libxt_multiport", "libxt_addrtype", "libxt_conntrack", "libxt_comment", "libxt_mark", "libxt_limit", "libxt_pkttype", "libxt_mac", "libxt_iprange", "libxt_length", "libipt_LOG", "libxt_NFLOG", "libxt_NOTRACK", "libxt_CT", "libxt_TRACE", "libxt_MARK", "libxt_standard", "iptables",
+    ),
+}
+FILES["ip6tables"] = tuple(name.replace("libipt_icmp", "libip6t_icmp6").replace("libipt_LOG", "libip6t_LOG") for name in FILES["iptables"] if name != "iptables")
+
+
+def fetch():
+    """The source archive of iptables as the distribution has it, by apt with lists of its own."""
+    found = sorted(CACHE.glob("iptables_*.orig.tar.*"))
+    if found:
+        return found[0]
+    sources = pathlib.Path("/etc/apt/sources.list.d/debian.sources")
+    if not sources.exists():
+        pytest.skip("iptables' source package: no debian.sources to fetch it by")
+    with tempfile.TemporaryDirectory() as work:
+        work = pathlib.Path(work)
+        (work / "parts").mkdir()
+        (work / "lists/partial").mkdir(parents=True)
+        (work / "parts/source.sources").write_text(re.sub(r"^Types:.*$", "Types: deb-src", sources.read_text(), flags=re.M))
+        options = ["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/parts", "-o", f"Dir::State::lists={work}/lists", "-o", "APT::Sandbox::User=root"]
+        for words in (["update"], ["source", "--download-only", "iptables"]):
+            done = subprocess.run(["apt-get", *options, *words], cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            if done.returncode:
+                pytest.skip(f"iptables' source package cannot be had: {done.stderr.strip()[-200:]}")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for path in work.glob("iptables_*.orig.tar.*"):
+            # Several test processes may come here at once.
+            temporary = CACHE / f".{path.name}.{os.getpid()}"
+            temporary.write_bytes(path.read_bytes())
+            temporary.rename(CACHE / path.name)
+    return sorted(CACHE.glob("iptables_*.orig.tar.*"))[0]
+
+
+@pytest.fixture(scope="session")
+def suite():
+    """File name without `.t` -> its lines."""
+    with tarfile.open(fetch()) as archive:
+        return {pathlib.Path(member.name).stem: archive.extractfile(member).read().decode().splitlines() for member in archive if member.name.endswith(".t")}
+
+
+def rules(lines):
+    """(chains, rule) of a file. Its rules are put into raw's own chains, whatever table they were written for: what the
+    original says to that is what ours must say."""
+    for line in lines:
+        line = line.strip()
+        if not line or line[0] in "#@%*:":
+            continue
+        yield line.split(";")[0]
+
+
+@pytest.mark.parametrize("front", FILES)
+def test_rule_lines(both, suite, front):
+    known = 0
+    for name in FILES[front]:
+        for rule in rules(suite.get(name, ())):
+            known += 1
+            words = shlex.split(rule)
+            for chain in ("PREROUTING", "OUTPUT"):
+                answer = both.run([front, "-t", "raw", "-A", chain, *words])
+                if answer.rc:
+                    continue
+                both.run(f"{front} -t raw -S {chain}", 0)
+                both.run(f"{front} -t raw -nvxL {chain}", 0)
+                both.run([front, "-t", "raw", "-C", chain, *words])
+                both.run([front, "-t", "raw", "-D", chain, *words])
+                both.run(f"{front} -t raw -F", 0)
+    assert known > 200, "the source package's test files are not what they were"
