@@ -7,9 +7,6 @@ use crate::config::{CarrierChoice, CarrierKind, Config};
 use crate::family::Family;
 use crate::probe::{Ability, Snapshot};
 
-/// Tables that a carrier other than the backend can hold.
-pub const CARRIED: [&str; 1] = ["raw"];
-
 /// What is to become of a table's commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -29,9 +26,6 @@ pub enum Plan {
 /// `held`: whether this network namespace already has our table of that name. What is carried stays carried, or its
 /// rules would be neither listed nor removed.
 pub fn plan(family: Family, table: &str, config: &Config, snapshot: &Snapshot, held: bool) -> Plan {
-    if !CARRIED.contains(&table) {
-        return Plan::Backend;
-    }
     let nft = snapshot.ability(family, table, CarrierKind::Nft);
     let plan = match config.carrier(table) {
         CarrierChoice::Auto => automatic(snapshot.ability(family, table, CarrierKind::Backend), &nft),
@@ -128,7 +122,7 @@ mod tests {
 
     #[test]
     fn other_tables_pass_through() {
-        let plan = plan(Family::V4, "filter", &Config::default(), &Snapshot::default(), true);
+        let plan = plan(Family::V4, "filter", &Config::default(), &Snapshot::default(), false);
         assert_eq!(plan, Plan::Backend);
     }
 }

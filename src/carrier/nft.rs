@@ -8,6 +8,7 @@
 use super::change::{self, Place};
 use super::table::{Base, Chain, Held, Policy, Session, Table};
 use super::{Applied, Carrier, RestoreError, Section};
+use crate::config::CarrierKind;
 use crate::error::{Error, TableError};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
@@ -15,16 +16,15 @@ use crate::iptables::restore::{self, Line};
 use crate::iptables::{self, Command, Invocation};
 use crate::nft::userdata::{self, Decoded};
 use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
+use crate::rules;
 use nix::errno::Errno;
+use once_cell::sync::Lazy;
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
 /// How often a change is computed again because somebody else's came first.
 const ATTEMPTS: u32 = 200;
-
-/// NF_IP_PRI_RAW (linux/netfilter_ipv4.h), NF_IP6_PRI_RAW (linux/netfilter_ipv6.h).
-const RAW_PRIORITY: i32 = -300;
 
 /// NFT_TABLE_F_DORMANT (linux/netfilter/nf_tables.h): the table's chains are not called.
 const DORMANT: u32 = 1;
@@ -42,17 +42,19 @@ pub struct Builtin {
     pub kind: ChainKind,
 }
 
-const RAW: [Builtin; 2] = [
-    Builtin { name: "PREROUTING", hook: HookPoint::Prerouting, priority: RAW_PRIORITY, kind: ChainKind::Filter },
-    Builtin { name: "OUTPUT", hook: HookPoint::Output, priority: RAW_PRIORITY, kind: ChainKind::Filter },
-];
-
-/// Built-in chains of an iptables table that this carrier can hold, in the order in which iptables lists them.
+/// Built-in chains of an iptables table that this carrier can hold, in the order in which iptables lists them. Empty
+/// for a table that it cannot.
 pub fn builtins(table: &str) -> &'static [Builtin] {
-    match table {
-        "raw" => &RAW,
-        _ => &[],
-    }
+    static BUILTINS: Lazy<Vec<(&str, Vec<Builtin>)>> = Lazy::new(|| {
+        let carried = rules::tables().iter().filter(|table| table.carriers.contains(&CarrierKind::Nft));
+        carried.map(|table| (table.name.as_str(), table.chains.iter().filter_map(builtin).collect())).collect()
+    });
+    BUILTINS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, chains)| chains)
+}
+
+fn builtin(chain: &'static rules::BaseChain) -> Option<Builtin> {
+    let hook = HookPoint::ALL.into_iter().find(|hook| hook.nft() == chain.hook)?;
+    Some(Builtin { name: &chain.name, hook, priority: chain.priority, kind: ChainKind::Filter })
 }
 
 /// Our table's name for the iptables table `table`.

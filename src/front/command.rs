@@ -4,7 +4,7 @@ use super::context::{Context, may_administer};
 use crate::carrier::Carrier;
 use crate::error::Error;
 use crate::iptables::{self, Command, Invocation};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -25,9 +25,9 @@ pub fn answer(context: &Context) -> ExitCode {
 ///
 /// A table's name can stand only at the end of a word (`-t raw`, `--table=raw`, `-nvLtraw`), so a command line
 /// without such a word needs no reading at all.
-fn carried_table(context: &Context) -> Option<&'static str> {
+fn carried_table(context: &Context) -> Option<&str> {
     let named = |table: &&str| context.args.iter().any(|arg| arg.as_bytes().ends_with(table.as_bytes()));
-    let table = plan::CARRIED.into_iter().find(named)?;
+    let table = context.snapshot.carried_tables(context.front.family).find(named)?;
     let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     (iptables::peek_table(&args) == Some(table)).then_some(table)
 }

@@ -95,16 +95,17 @@ fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
     }
     exec::restore_sigpipe();
     std::panic::set_hook(Box::new(|_| {}));
-    std::panic::catch_unwind(|| answer(front, called, args)).unwrap_or(ExitCode::from(RESOURCE_PROBLEM))
-}
-
-fn answer(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
     let context = Context::new(front, called, args);
-    match front.tool {
+    let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match front.tool {
         Tool::Command => command::answer(&context),
         Tool::Save => save::answer(&context),
         Tool::Restore => restore::answer(&context),
-    }
+    }));
+    answered.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        context.tell("", &[], "internal error", Err(message.unwrap_or_default().to_owned()));
+        ExitCode::from(RESOURCE_PROBLEM)
+    })
 }
 
 #[cfg(test)]

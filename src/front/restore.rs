@@ -5,7 +5,7 @@ use super::context::{Context, may_administer};
 use crate::carrier::{Carrier, RestoreError, Section};
 use crate::error::Error;
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use std::ffi::OsString;
 use std::io::Read;
 use std::process::ExitCode;
@@ -127,14 +127,15 @@ pub fn answer(context: &Context) -> ExitCode {
 }
 
 /// A table that is carried, and why.
-struct Carried {
-    table: &'static str,
+struct Carried<'a> {
+    table: &'a str,
     why: String,
 }
 
-fn carried_tables(context: &Context, options: &Options) -> Result<Vec<Carried>, Error> {
+fn carried_tables<'a>(context: &'a Context, options: &Options) -> Result<Vec<Carried<'a>>, Error> {
     let mut carried = Vec::new();
-    for table in plan::CARRIED.into_iter().filter(|table| options.wants(table)) {
+    let tables = context.snapshot.carried_tables(context.front.family);
+    for table in tables.filter(|table| options.wants(table)) {
         if let Plan::Nft { why } = context.plan(table)? {
             carried.push(Carried { table, why });
         }
@@ -163,15 +164,15 @@ fn input(options: &Options) -> Result<Vec<u8>, Error> {
 
 /// A run of lines that one party answers for. Numbers are those of lines, from 0.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+enum Part<'a> {
     /// From the first to before the last.
     Backend(std::ops::Range<usize>),
     /// The lines between `*table` and `COMMIT`; `None`: the file ends before a `COMMIT`.
-    Carried { table: &'static str, lines: std::ops::Range<usize>, commit: Option<usize> },
+    Carried { table: &'a str, lines: std::ops::Range<usize>, commit: Option<usize> },
 }
 
 /// Takes a file apart. Inside a table only `COMMIT` ends it; what stands outside of any is the backend's to judge.
-fn parts(lines: &[&[u8]], carried: &[Carried]) -> Vec<Part> {
+fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let mut from = 0;
     let mut at = 0;
@@ -203,7 +204,7 @@ fn first_word(text: &str) -> &str {
     text.split([' ', '\t', '\n']).next().unwrap_or_default()
 }
 
-fn restore(context: &Context, options: &Options, carried: &[Carried], text: &[u8]) -> ExitCode {
+fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], text: &[u8]) -> ExitCode {
     let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     if lines.last().is_some_and(|line| line.is_empty()) {
         lines.pop();
@@ -357,7 +358,7 @@ mod tests {
         Options::read(&words.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
-    fn taken_apart(file: &str) -> Vec<Part> {
+    fn taken_apart(file: &str) -> Vec<Part<'static>> {
         let lines: Vec<&[u8]> = file.split('\n').map(str::as_bytes).collect();
         parts(&lines, &[Carried { table: "raw", why: String::new() }])
     }

@@ -4,7 +4,7 @@ use super::context::{Context, exit_code, may_administer};
 use crate::carrier::Carrier;
 use crate::error::Error;
 use crate::iptables::dialect::Variant;
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::sys::time::local_timestamp;
 use std::ffi::OsString;
 use std::fs::File;
@@ -83,7 +83,7 @@ struct Saved {
 fn carried(context: &Context, options: &Options) -> Result<Option<Vec<Saved>>, Error> {
     let mut any = false;
     let mut sections = Vec::new();
-    for table in plan::CARRIED {
+    for table in context.snapshot.carried_tables(context.front.family) {
         if options.table.as_deref().is_some_and(|wanted| wanted != table) {
             continue;
         }

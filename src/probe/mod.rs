@@ -154,6 +154,12 @@ impl Snapshot {
         self.abilities.push(Entry { family, table: table.to_owned(), carrier, ability });
     }
 
+    /// Tables of `family` that may have our own nf_tables table for a carrier.
+    pub fn carried_tables(&self, family: Family) -> impl Iterator<Item = &str> {
+        let carried = move |entry: &&Entry| entry.family == family && entry.carrier == CarrierKind::Nft;
+        self.abilities.iter().filter(carried).map(|entry| entry.table.as_str())
+    }
+
     /// Whether `carrier` can hold `table` of `family`. [`CarrierKind::Backend`] speaks of [`Snapshot::backend`].
     /// Carriers that a table cannot have are missing; a backend's tables that Docker does not use are unknown.
     pub fn ability(&self, family: Family, table: &str, carrier: CarrierKind) -> Ability {
