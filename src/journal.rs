@@ -51,7 +51,7 @@ pub struct Rewrite<'a> {
     pub args: &'a [String],
     /// Family of the table.
     pub family: Family,
-    /// The iptables table (`raw`).
+    /// The iptables table (`raw`); empty where the record is about none, but about the front itself.
     pub table: &'a str,
     /// What holds the table's rules (`nft`, `mangle`, `filter`).
     pub carrier: &'a str,
@@ -135,7 +135,7 @@ impl Record {
                 let _ = write!(line, "{} ({}): {}", self.carrier, self.why, self.applied.join("; "));
             }
             error => {
-                let _ = write!(line, "failed in {} ({}): {error}", self.carrier, self.why);
+                let _ = write!(line, "failed ({}): {error}", self.why);
             }
         }
         escape(&line)

@@ -121,7 +121,8 @@ fn for_a_person(record: &Record) -> String {
         let label = if number == 0 { "applied" } else { "" };
         lines.push(format!("  {label:7}  {command}"));
     }
-    lines.push(format!("  result   {} ({family} {table} carried by {carrier})", record.result));
+    let place = if table.is_empty() { String::new() } else { format!(" ({family} {table} carried by {carrier})") };
+    lines.push(format!("  result   {}{place}", record.result));
     lines.iter().map(|line| escape(line) + "\n").collect()
 }
 
