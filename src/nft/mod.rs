@@ -6,6 +6,7 @@ mod batch;
 mod canonical;
 mod connection;
 pub mod expr;
+pub mod json;
 mod key;
 mod lower;
 pub mod names;

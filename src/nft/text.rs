@@ -184,7 +184,7 @@ fn atom(value: &Atom) -> String {
     }
 }
 
-fn time(milliseconds: u32) -> String {
+pub(super) fn time(milliseconds: u32) -> String {
     match (milliseconds / 1000, milliseconds % 1000) {
         (seconds, 0) => format!("{seconds}s"),
         (0, rest) => format!("{rest}ms"),
