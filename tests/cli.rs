@@ -238,6 +238,12 @@ fn the_real_nft_takes_all_that_docker_says_to_raw() {
         assert_eq!(script.matches("add rule ").count(), lines.lines().count());
         let Some(checked) = apart("nft", &["-c", "-f", "-"], &script) else { return };
         assert_eq!(checked, (0, String::new(), String::new()), "{script}");
+
+        let (code, document, stderr) = run_with(&["translate", "--format", "json"], &lines);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert_eq!(document.matches(r#""rule":"#).count(), lines.lines().count());
+        let Some((code, _, stderr)) = apart("nft", &["-j", "-c", "-f", "-"], &document) else { return };
+        assert_eq!((code, stderr.as_str()), (0, ""), "{document}");
     }
 }
 

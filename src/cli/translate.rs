@@ -330,10 +330,10 @@ impl Translation {
 
     /// The whole, or what has no words in nft syntax: nothing is carried that could not be saved and loaded again.
     fn print(&self, format: Format) -> anyhow::Result<String> {
-        let commands = nft::text::commands(&self.batch).map_err(|unprintable| anyhow!(unprintable.to_string()))?;
+        let commands = nft::text::commands(&self.batch)?;
         match format {
             Format::Nft => Ok(commands.iter().map(|command| format!("{command}\n")).collect()),
-            Format::Json => bail!("JSON cannot be shown yet"),
+            Format::Json => Ok(nft::json::commands(&self.batch)? + "\n"),
         }
     }
 }
