@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
-use crate::config;
-use crate::probe::{self, Ability, CapabilityFacts, Report, TableFacts};
-use anyhow::Context;
+use crate::config::{self, CarrierKind, Config};
+use crate::family::Family;
+use crate::plan::{self, Plan};
+use crate::probe::{self, Ability, CapabilityFacts, Report, Snapshot, TableFacts};
+use serde::Serialize;
 use std::io::Write;
 
 /// Show what this kernel and its iptables can do, and why not.
@@ -40,32 +42,62 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     if let Some(error) = error {
         return Err(error.into());
     }
-    let report = probe::report(&config, args.refresh);
+    let (snapshot, facts) = probe::report(&config, args.refresh);
+    let tables = facts.tables.iter().map(|table| Row::new(table.clone(), &config, &snapshot)).collect();
+    let report = Planned { tables, facts: &facts };
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).context("cannot print the report")?;
-        writeln!(out)?;
+        let mut json = serde_json::to_value(report.facts)?;
+        json["tables"] = serde_json::to_value(&report.tables)?;
+        writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
     } else {
         print(&report, args.verbose, out)?;
     }
     Ok(Outcome::Well)
 }
 
-fn print(report: &Report, verbose: bool, out: &mut dyn Write) -> std::io::Result<()> {
-    let kernel = &report.kernel;
+/// What was found, and what follows from it.
+struct Planned<'a> {
+    tables: Vec<Row>,
+    facts: &'a Report,
+}
+
+/// A table, and what would hold its rules in a network namespace that has none yet.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    facts: TableFacts,
+    planned: &'static str,
+    ability: Ability,
+}
+
+impl Row {
+    fn new(facts: TableFacts, config: &Config, snapshot: &Snapshot) -> Self {
+        let family = Family::ALL.into_iter().find(|family| family.nft() == facts.family).unwrap_or(Family::V4);
+        let carrier = match plan::plan(family, &facts.table, config, snapshot, false) {
+            Plan::Nft { .. } => CarrierKind::Nft,
+            Plan::Backend | Plan::AskBackend => CarrierKind::Backend,
+        };
+        Self { planned: carrier.as_str(), ability: snapshot.ability(family, &facts.table, carrier), facts }
+    }
+}
+
+fn print(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    let facts = report.facts;
+    let kernel = &facts.kernel;
     writeln!(out, "Kernel    {} {}", kernel.release, kernel.machine)?;
     if verbose {
         writeln!(out, "          {}", kernel.version)?;
         let config = kernel.config.as_ref().map(|path| path.display().to_string());
         writeln!(out, "          configuration: {}", config.as_deref().unwrap_or("not to be had"))?;
     }
-    print_backends(report, out)?;
+    print_backends(facts, out)?;
     writeln!(out)?;
     print_tables(report, out)?;
     print_reasons(report, out)?;
     if verbose {
-        print_capabilities(&report.capabilities, out)?;
+        print_capabilities(&facts.capabilities, out)?;
     }
-    if !report.tried {
+    if !facts.tried {
         let advice = "Not all of this was tried: that takes the right to make a network namespace (root).";
         writeln!(out, "\n{advice}")?;
     }
@@ -87,15 +119,20 @@ fn print_backends(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn print_tables(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
-    let names: Vec<&str> = report.backends.iter().map(|backend| backend.name.as_str()).collect();
+fn print_tables(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    let names: Vec<&str> = report.facts.backends.iter().map(|backend| backend.name.as_str()).collect();
     let columns: String = names.iter().map(|name| format!(" {name:<8}")).collect();
     writeln!(out, "Table       {columns} carried by")?;
-    for table in &report.tables {
+    for row in &report.tables {
+        let table = &row.facts;
         let states: String = names.iter().map(|name| format!(" {:<8}", word(table.backends.get(*name)))).collect();
         let name = format!("{:<3} {}", table.family, table.table);
-        let note = if table.possible { "" } else { " (which cannot)" };
-        writeln!(out, "{name:<12}{states} {}{note}", table.planned.as_str())?;
+        let note = match row.ability {
+            Ability::Able => "",
+            Ability::Missing { .. } => " (which cannot)",
+            Ability::Unknown { .. } => " (not known whether it can)",
+        };
+        writeln!(out, "{name:<12}{states} {}{note}", row.planned)?;
     }
     Ok(())
 }
@@ -109,28 +146,32 @@ fn word(ability: Option<&Ability>) -> &'static str {
     }
 }
 
-fn print_reasons(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
-    let reasons: Vec<String> = report.tables.iter().flat_map(reasons).collect();
+/// One line for each reason, with all that it is a reason for.
+fn print_reasons(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut reasons: Vec<((String, &str), Vec<String>)> = Vec::new();
+    for (what, table, why) in report.tables.iter().flat_map(lacking) {
+        match reasons.iter_mut().find(|((known, because), _)| *known == what && *because == why) {
+            Some((_, tables)) => tables.push(table),
+            None => reasons.push(((what, why), vec![table])),
+        }
+    }
     if !reasons.is_empty() {
         writeln!(out, "\nWhy")?;
     }
-    reasons.iter().try_for_each(|reason| writeln!(out, "  {reason}"))
+    let mut lines = reasons.iter();
+    lines.try_for_each(|((what, why), tables)| writeln!(out, "  {what}: {}: {why}", tables.join(", ")))
 }
 
-/// What is not there, of the backends and of the carriers in their place.
-fn reasons(table: &TableFacts) -> Vec<String> {
-    let of_backends = table.backends.iter().map(|(name, ability)| (name.as_str(), ability));
-    let own = table.carriers.iter().filter(|(carrier, _)| **carrier != config::CarrierKind::Backend);
-    let of_carriers = own.map(|(carrier, ability)| (carrier.as_str(), ability));
+/// What is not there, and for which table, and why: of the backends, and of the carriers in their place.
+fn lacking(row: &Row) -> Vec<(String, String, &str)> {
+    let of_backends = row.facts.backends.iter().map(|(name, ability)| (name.clone(), ability));
+    let own = row.facts.carriers.iter().filter(|(carrier, _)| **carrier != CarrierKind::Backend);
+    let of_carriers = own.map(|(carrier, ability)| (format!("carrier {}", carrier.as_str()), ability));
     // Where the backend holds the table, nobody asks what else could.
-    let in_question = table.planned != config::CarrierKind::Backend || !table.possible;
-    let listed = of_backends
-        .map(|found| ("", found))
-        .chain(of_carriers.filter(|_| in_question).map(|found| ("carrier ", found)));
-    listed
-        .filter(|(_, (_, ability))| !ability.is_able())
-        .map(|(kind, (name, ability))| format!("{} {}, {kind}{name}: {}", table.family, table.table, ability.why()))
-        .collect()
+    let in_question = row.planned != CarrierKind::Backend.as_str() || !row.ability.is_able();
+    let all = of_backends.chain(of_carriers.filter(|_| in_question));
+    let table = format!("{} {}", row.facts.family, row.facts.table);
+    all.filter(|(_, ability)| !ability.is_able()).map(|(what, ability)| (what, table.clone(), ability.why())).collect()
 }
 
 fn print_capabilities(capabilities: &[CapabilityFacts], out: &mut dyn Write) -> std::io::Result<()> {

@@ -29,7 +29,8 @@ const END: &str = "end";
 /// The circumstances that a result belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Sets apart what may be in use side by side: configurations and user namespaces.
+    /// Sets apart what may be in use side by side: configurations, user namespaces, and callers that may try things
+    /// for real and such that may not.
     name: u64,
     text: String,
 }
@@ -44,9 +45,10 @@ impl Key {
         writeln!(text, "boot {}", boot_id().ok()?).ok()?;
         writeln!(text, "kernel {} {}", uname.release().to_str()?, uname.version().to_str()?).ok()?;
         writeln!(text, "user-namespace {user}").ok()?;
+        writeln!(text, "namespaces {}", super::may_make_namespaces()).ok()?;
         writeln!(text, "configuration {}", line(&config.path)?).ok()?;
-        let path = config.path.as_os_str().as_bytes();
-        Some(Self { name: rules::digest(path, rules::digest(&user.to_ne_bytes(), 0)), text })
+        let seat = rules::digest(&[u8::from(super::may_make_namespaces())], user);
+        Some(Self { name: rules::digest(config.path.as_os_str().as_bytes(), seat), text })
     }
 
     fn file(&self, what: &str) -> String {

@@ -201,14 +201,11 @@ pub fn snapshot(config: &Config) -> Snapshot {
     kept.unwrap_or_else(|| probe(config, key.as_ref()).0)
 }
 
-/// All that was found out, with `refresh` by trying again. Never fails.
-pub fn report(config: &Config, refresh: bool) -> Report {
+/// The same, and all else that was found out; with `refresh` by trying again. Never fails.
+pub fn report(config: &Config, refresh: bool) -> (Snapshot, Report) {
     let key = cache::Key::now(config);
-    let kept = key.as_ref().filter(|_| !refresh).and_then(|key| {
-        let report = cache::load_report(key);
-        report.filter(|_| cache::load_snapshot(key).is_some())
-    });
-    kept.unwrap_or_else(|| probe(config, key.as_ref()).1)
+    let kept = key.as_ref().filter(|_| !refresh).and_then(|key| cache::load_snapshot(key).zip(cache::load_report(key)));
+    kept.unwrap_or_else(|| probe(config, key.as_ref()))
 }
 
 /// Tries everything, and keeps what was found if it will be the same until the next boot.
@@ -231,13 +228,19 @@ fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
         tried: tests.for_real,
         took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    let report = findings.report(config);
+    let report = findings.report();
     let lasting = !found.uncertain && choice.as_ref().is_none_or(|choice| choice.lasting) && snapshot.is_known();
+    let lasting = lasting && (tests.for_real || !may_make_namespaces());
     if let Some((key, files)) = key.zip(files).filter(|_| lasting) {
         cache::save_report(key, &files, &report);
         cache::save_snapshot(key, &files, &snapshot);
     }
     (snapshot, report)
+}
+
+/// With this right it should have been tried for real: that it was not may be different the next time.
+fn may_make_namespaces() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
 }
 
 /// What trying gave.
@@ -392,9 +395,9 @@ mod tests {
             let wanted = [CarrierKind::Backend, CarrierKind::Nft, CarrierKind::Mangle, CarrierKind::Filter];
             assert_eq!(snapshot.carriers(family, "raw").collect::<Vec<_>>(), wanted);
         }
-        let planned = |table: &TableFacts| (table.table.clone(), table.planned);
-        let raw = report.tables.iter().map(planned).filter(|(_, carrier)| *carrier == CarrierKind::Nft);
-        assert_eq!(raw.map(|(table, _)| table).collect::<Vec<_>>(), ["raw", "raw"]);
+        let missing = |table: &&TableFacts| table.backends.values().any(Ability::is_missing);
+        let tables = report.tables.iter().filter(missing).map(|table| table.table.as_str());
+        assert_eq!(tables.collect::<Vec<_>>(), ["raw", "raw"]);
         let backend = snapshot.backend.expect("a backend");
         assert_eq!((backend.variant, report.backends.len()), (Variant::Legacy, 1));
     }

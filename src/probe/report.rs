@@ -7,7 +7,7 @@ use super::kernel::{Kernel, ModuleState, OptionState};
 use super::nftables::Abilities;
 use super::trial::Trial;
 use super::{Ability, Backend, Snapshot, Tool};
-use crate::config::{CarrierChoice, CarrierKind, Config};
+use crate::config::CarrierKind;
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Capability};
@@ -71,10 +71,6 @@ pub struct TableFacts {
     pub backends: BTreeMap<String, Ability>,
     /// What each carrier can do to it.
     pub carriers: BTreeMap<CarrierKind, Ability>,
-    /// The carrier of its rules in a network namespace that has none yet.
-    pub planned: CarrierKind,
-    /// Whether that carrier can hold it.
-    pub possible: bool,
 }
 
 /// Something that was asked of the kernel.
@@ -117,7 +113,7 @@ pub(super) struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    pub(super) fn report(&self, config: &Config) -> Report {
+    pub(super) fn report(&self) -> Report {
         let kernel = self.kernel;
         Report {
             kernel: KernelFacts {
@@ -131,7 +127,7 @@ impl Findings<'_> {
             tables: Family::ALL
                 .into_iter()
                 .flat_map(|family| super::trial::tables().map(move |table| (family, table)))
-                .map(|(family, table)| self.table(config, family, table))
+                .map(|(family, table)| self.table(family, table))
                 .collect(),
             capabilities: self.capabilities(),
             tried: self.tried,
@@ -149,17 +145,9 @@ impl Findings<'_> {
         }
     }
 
-    fn table(&self, config: &Config, family: Family, table: &rules::Table) -> TableFacts {
+    fn table(&self, family: Family, table: &rules::Table) -> TableFacts {
         let name = table.name.as_str();
         let ability = |carrier: CarrierKind| self.snapshot.ability(family, name, carrier);
-        let planned = match config.carrier(name) {
-            CarrierChoice::Fixed(carrier) => carrier,
-            CarrierChoice::Auto if ability(CarrierKind::Backend).is_missing() => {
-                let able = table.carriers.iter().copied().find(|carrier| ability(*carrier).is_able());
-                able.unwrap_or(CarrierKind::Backend)
-            }
-            CarrierChoice::Auto => CarrierKind::Backend,
-        };
         let tried = self.backends.iter().zip(self.trials);
         TableFacts {
             family: family.nft().to_owned(),
@@ -170,8 +158,6 @@ impl Findings<'_> {
                 })
                 .collect(),
             carriers: table.carriers.iter().map(|carrier| (*carrier, ability(*carrier))).collect(),
-            planned,
-            possible: ability(planned).is_able(),
         }
     }
 
