@@ -94,7 +94,7 @@ fn log_shows_records_to_people_without_their_control_bytes() {
     assert_eq!(stdout.matches("dockerd[812]").count(), 2);
     assert!(stdout.contains("--comment '\\x1b[2J' -j DROP"), "{stdout}");
     assert!(!stdout.contains('\u{1b}'));
-    assert_eq!(stderr, "xtshim: 1 lines of the journal are no records\n");
+    assert_eq!(stderr, "xtshim: lines of the journal that are no records: 1\n");
 }
 
 #[test]
@@ -144,6 +144,16 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn a_verdict_that_nobody_read_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child =
+        xtshim(folder.path()).arg("selftest").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let (code, _, stderr) = said(&child.wait_with_output().unwrap());
+    assert_eq!((code, stderr.as_str()), (1, ""));
+}
+
+#[test]
 fn a_bad_configuration_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = xtshim(folder.path());
@@ -185,9 +195,18 @@ fn translate_reads_a_saved_table_and_leaves_others_alone() {
     assert!(stdout.contains("hook output priority raw; policy drop;"), "{stdout}");
     assert!(stdout.contains("tcp dport 80 counter packets 7 bytes 420 jump MINE\n"), "{stdout}");
 
-    let (code, stdout, stderr) = run_with(&["translate", "--restore", "-"], file);
-    assert_eq!((code, stdout.as_str()), (1, ""));
-    assert!(stderr.contains("line 2") && stderr.contains("-t filter"), "{stderr}");
+    for (args, input, at_fault) in [
+        (&["translate", "--restore", "-"][..], file, "line 2: -t filter"),
+        (&["translate", "--restore", "-", "--table", "nat"], file, "no table nat"),
+        (&["translate", "--restore", "-"], "", "no table"),
+        (&["translate", "--restore", "-"], "*raw\n-A PREROUTING -j DROP\n", "COMMIT"),
+        (&["translate", "--restore", "-"], "-A PREROUTING -j DROP\n", "line 1: outside of a table"),
+        (&["translate", "--restore", "-"], "*raw\nflush ruleset\nCOMMIT\n", "line 2"),
+    ] {
+        let (code, stdout, stderr) = run_with(args, input);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(at_fault), "{stderr}");
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Reader {
 
     fn tell_strange(&self) {
         if self.strange > 0 {
-            let _ = writeln!(io::stderr().lock(), "xtshim: {} lines of the journal are no records", self.strange);
+            let _ = writeln!(io::stderr().lock(), "xtshim: lines of the journal that are no records: {}", self.strange);
         }
     }
 }

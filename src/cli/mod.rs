@@ -81,11 +81,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(message) => return show(&message),
     };
+    // A reader that goes away has seen enough; but a verdict that was not reached is none.
+    let unread = if matches!(cli.command, Command::Selftest(_)) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     match run(cli.command, &mut io::stdout().lock()) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::NotWell) => ExitCode::FAILURE,
-        // Whoever read our output has seen enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => unread,
         Err(error) => {
             let _ = writeln!(io::stderr().lock(), "xtshim: {}", escape(&format!("{error:#}")));
             ExitCode::FAILURE

@@ -133,12 +133,14 @@ impl Translation {
     fn file(&mut self, family: Family, only: Option<&str>, text: &str) -> anyhow::Result<()> {
         let mut table: Option<String> = None;
         let mut skipping = false;
+        let mut found = false;
         for (number, line) in text.lines().enumerate() {
             let at = || format!("line {}", number + 1);
             match restore::read_line(line) {
                 Line::Blank | Line::Comment(_) => {}
                 Line::Table(name) if table.is_none() => {
                     skipping = only.is_some_and(|only| only != name);
+                    found |= !skipping;
                     if !skipping {
                         self.empty_table(family, &name).map_err(|error| anyhow!(words_of(&error))).with_context(at)?;
                     }
@@ -155,6 +157,9 @@ impl Translation {
         }
         if let Some(table) = table {
             bail!("the file ends within table {table}: COMMIT is missing");
+        }
+        if !found {
+            bail!("the file has no table{}", only.map(|only| format!(" {only}")).unwrap_or_default());
         }
         Ok(())
     }
