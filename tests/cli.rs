@@ -267,6 +267,39 @@ fn the_real_nft_takes_all_that_docker_says_to_raw() {
 }
 
 #[test]
+fn translate_shows_what_is_applied() {
+    for line in [
+        "iptables --wait -t raw -A PREROUTING -d 172.17.0.2 ! -i docker0 -j DROP",
+        "iptables -t raw -A PREROUTING -s 10.0.0.1,10.0.1.0/24 -p tcp -m multiport --dports 80,443:445 -j ACCEPT",
+        "iptables -t raw -A OUTPUT -m comment --comment 'two words' -m limit --limit 3/min -j LOG --log-prefix 'x '",
+        "iptables -t raw -P OUTPUT DROP",
+        "iptables -t raw -N MINE",
+        "ip6tables -t raw -A PREROUTING -i br-lan137 -j NOTRACK",
+        "ip6tables -t raw -A PREROUTING -m addrtype --dst-type LOCAL -p udp --dport 53 -j CT --zone 7",
+    ] {
+        let (code, shown, stderr) = run_with(&["translate"], line);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("xtshim.toml");
+        let journal = folder.path().join("rewrites.jsonl");
+        let text = format!("[carriers]\nraw = \"nft\"\n[journal]\nfile = {:?}\nsystem = false\n", journal.display());
+        fs::write(&config, text).unwrap();
+        let words = shlex::split(line).unwrap();
+        let set = format!("XTSHIM_CONFIG={}", config.display());
+        let mut args = vec![set.as_str(), env!("CARGO_BIN_EXE_xtshim")];
+        args.extend(words.iter().map(String::as_str));
+        let Some(answer) = apart("env", &args, "") else { return };
+        assert_eq!(answer, (0, String::new(), String::new()), "{line}");
+        let record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&journal).unwrap()).unwrap();
+        let applied: Vec<&str> = record["applied"].as_array().unwrap().iter().filter_map(|l| l.as_str()).collect();
+        assert_eq!(applied, shown.lines().collect::<Vec<_>>(), "{line}");
+        assert_eq!(shlex::split(record["command"].as_str().unwrap()).unwrap(), words);
+        assert_eq!(record["result"], "ok");
+    }
+}
+
+#[test]
 fn carriers_that_cannot_be_shown_yet_say_so() {
     let rule = ["--", "iptables", "-t", "raw", "-A", "PREROUTING", "-j", "DROP"];
     for carrier in ["mangle", "filter"] {
