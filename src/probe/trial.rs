@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-/// How long all of a backend's trials may take. A first call may load a dozen modules from a slow card.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long all of a backend's trials may take. The first may load two dozen modules from a slow card.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a backend can do.
 #[derive(Clone, Debug, Default)]
@@ -79,8 +79,16 @@ struct Bench<'a> {
 /// What became of a command.
 enum Outcome {
     Done,
-    Failed { said: String },
-    Unknown { why: String },
+    /// It was carried out, but something was said about it, which dockerd takes for a failure.
+    DoneNoisily {
+        said: String,
+    },
+    Failed {
+        said: String,
+    },
+    Unknown {
+        why: String,
+    },
 }
 
 impl Bench<'_> {
@@ -88,46 +96,56 @@ impl Bench<'_> {
         let scripts: Vec<(&Table, Vec<Saying>)> = tables().map(|table| (table, script(table, self.family))).collect();
         let at_once = self.restore(scripts.iter().map(|(table, script)| restore_text(&table.name, script)).collect());
         let whole = matches!(at_once, Outcome::Done);
-        scripts.iter().map(|(table, script)| self.try_table(&table.name, script, whole)).collect()
+        let tried = scripts.iter().map(|(table, script)| TableTrial {
+            family: self.family,
+            table: table.name.clone(),
+            ability: self.try_table(&table.name, script, whole),
+        });
+        tried.collect()
     }
 
     /// `done`: the whole script has been carried out without a word.
-    fn try_table(&mut self, table: &str, script: &[Saying], done: bool) -> TableTrial {
-        let done = done || matches!(self.restore(restore_text(table, script)), Outcome::Done);
-        let done = done && self.read_back(table, script).is_able();
-        let mut outcomes: Vec<Ability> = match done {
-            true => script.iter().map(|saying| self.extension_ability(saying)).collect(),
-            false => self.try_each(table, script),
-        };
-        if !done && outcomes.iter().all(Ability::is_able) {
-            outcomes.push(self.read_back(table, script));
+    fn try_table(&mut self, table: &str, script: &[Saying], done: bool) -> Ability {
+        let named: Vec<Ability> = script.iter().map(|saying| self.extension_ability(saying)).collect();
+        let extensions = worst(named.iter());
+        // Every command that names a missing extension has the kernel look for its module, again and again.
+        if !done && extensions.is_missing() {
+            return extensions;
         }
-        TableTrial { family: self.family, table: table.to_owned(), ability: worst(outcomes.iter()) }
+        let restored = if done { Outcome::Done } else { self.restore(restore_text(table, script)) };
+        if matches!(restored, Outcome::Done) && self.read_back(table, script).is_able() {
+            return extensions;
+        }
+        if matches!(restored, Outcome::Done | Outcome::DoneNoisily { .. }) {
+            self.clean(table);
+        }
+        self.try_each(table, script)
     }
 
-    /// One command after the other, as Docker would: this tells which one fails, and in which words.
-    fn try_each(&mut self, table: &str, script: &[Saying]) -> Vec<Ability> {
-        for clean in ["-F", "-X"] {
-            // Where there is no such table, the first command of the script says so better.
-            let _ = self.command(table, &[clean.to_owned()]);
+    fn clean(&self, table: &str) {
+        for command in ["-F", "-X"] {
+            // If it fails, so will what follows, and that is told.
+            let _ = self.command(table, &[command.to_owned()]);
         }
-        let mut outcomes: Vec<Ability> = Vec::new();
-        for saying in script {
-            let outcome = match outcomes.first() {
-                // Without its plainest rule there is no table, and nothing more to be learned.
-                Some(first) if !first.is_able() => first.clone(),
-                _ => self.try_one(table, saying, outcomes.is_empty()),
-            };
-            outcomes.push(outcome);
+    }
+
+    /// One command after the other, as Docker would, up to the first that fails: in which words, a restore file does
+    /// not tell.
+    fn try_each(&mut self, table: &str, script: &[Saying]) -> Ability {
+        for (number, saying) in script.iter().enumerate() {
+            let outcome = self.try_one(table, saying, number == 0);
+            if !outcome.is_able() {
+                return outcome;
+            }
         }
-        outcomes
+        self.read_back(table, script)
     }
 
     fn try_one(&mut self, table: &str, saying: &Saying, plain: bool) -> Ability {
         let answer = match self.command(table, &saying.args) {
             Outcome::Done => return self.extension_ability(saying),
             Outcome::Unknown { why } => return Ability::Unknown { why },
-            Outcome::Failed { said } => said,
+            Outcome::Failed { said } | Outcome::DoneNoisily { said } => said,
         };
         if let Some(unknown) = said_transient(&answer) {
             return unknown;
@@ -218,6 +236,7 @@ fn outcome(answer: &Answer, args: &[std::ffi::OsString]) -> Outcome {
     let silent = answer.stderr.is_empty() && (lists || answer.stdout.is_empty());
     match answer.status.code() {
         Some(0) if silent => Outcome::Done,
+        Some(0) => Outcome::DoneNoisily { said: format!("{}{}", answer.stderr, answer.stdout) },
         Some(_) => Outcome::Failed { said: format!("{}{}", answer.stderr, answer.stdout) },
         None => Outcome::Unknown { why: answer.status.to_string() },
     }
@@ -281,9 +300,10 @@ pub(super) fn ask_kernel(variant: Variant, family: Family, capability: &Capabili
         Ok(true) => Ability::Able,
         Ok(false) => missing(capability),
         Err(error) if is_denied(&error) => Ability::Unknown { why: format!("{}: {error}", capability.what) },
-        Err(_) => match variant {
+        Err(error) => match variant {
             Variant::Nft => missing(rules::capability("nft-compat").unwrap_or(capability)),
-            Variant::Legacy => missing(capability),
+            // No ip_tables to ask: the table itself says that better.
+            Variant::Legacy => Ability::Unknown { why: format!("{}: {error}", capability.what) },
         },
     }
 }
