@@ -13,15 +13,20 @@ use xtshim::nft::*;
 /// Puts this thread, and what it starts, into a new network namespace. False, loudly, where that cannot be done.
 fn in_namespace() -> bool {
     let possible = unshare(CloneFlags::CLONE_NEWNET).is_ok()
-        && Command::new("nft").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+        && Command::new(program()).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !possible {
         eprintln!("SKIPPED: needs root and nft");
     }
     possible
 }
 
+/// The `nft` to agree with: another version's, where the environment names one.
+fn program() -> String {
+    std::env::var("XTSHIM_TEST_NFT").unwrap_or_else(|_| "nft".to_owned())
+}
+
 fn nft(args: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new("nft")
+    let mut child = Command::new(program())
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -481,6 +486,11 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
     const PAYLOAD_OFFSET: u16 = 3;
     const CMP_OP: u16 = 2;
     const CMP_DATA: u16 = 3;
+    const CMP_LTE: u32 = 3;
+    const CMP_GTE: u32 = 5;
+    const RANGE_OP: u16 = 2;
+    const RANGE_FROM: u16 = 3;
+    const RANGE_TO: u16 = 4;
     const LOOKUP_SET: u16 = 1;
     const LOOKUP_FLAGS: u16 = 5;
     let mut form = Vec::new();
@@ -501,7 +511,15 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
             }
             (name, before) => {
                 form.extend(before.map(|before| format!("payload {}", hex(&before.data))));
-                if name == "lookup" {
+                let data = |kind| hex(attributes.nested(kind).unwrap().find(1).unwrap().value);
+                if name == "range" && attributes.u32(RANGE_OP) == Some(0) {
+                    // Two comparisons up to nft 1.0, one expression from 1.1 on.
+                    form.push(format!("from {}", data(RANGE_FROM)));
+                    form.push(format!("to {}", data(RANGE_TO)));
+                } else if name == "cmp" && matches!(attributes.u32(CMP_OP), Some(CMP_GTE | CMP_LTE)) {
+                    let word = if attributes.u32(CMP_OP) == Some(CMP_GTE) { "from" } else { "to" };
+                    form.push(format!("{word} {}", data(CMP_DATA)));
+                } else if name == "lookup" {
                     let set = attributes.string(LOOKUP_SET).unwrap();
                     let mut elements = kernel.set_elements(table.family, table.name, &set).unwrap();
                     elements.sort();

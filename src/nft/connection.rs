@@ -287,17 +287,18 @@ impl Connection {
     /// whole when it is committed is told at its beginning, and acknowledgements follow: so a failure outweighs those.
     fn answers(&mut self, first: u32, operations: usize) -> (Option<(usize, Errno)>, bool) {
         let mut failed: Option<(usize, Errno)> = None;
+        let mut lost = None;
         let mut acknowledged = false;
         loop {
-            let size = match self.socket.receive(&mut self.buffer, false) {
+            let size = match self.socket.receive(&mut self.buffer, false).map_err(|error| errno_of(&error)) {
                 Ok(size) => size,
-                Err(error) if errno_of(&error) == Errno::EAGAIN => return (failed, acknowledged),
-                // Answers were lost; what is still queued may tell more.
-                Err(error) if errno_of(&error) == Errno::ENOBUFS => {
-                    failed = failed.or(Some((0, Errno::ENOBUFS)));
+                Err(Errno::EAGAIN) => return (failed.or(lost), acknowledged),
+                // There were more failures than the queue holds, and what it does hold says more.
+                Err(Errno::ENOBUFS) => {
+                    lost = Some((0, Errno::ENOBUFS));
                     continue;
                 }
-                Err(error) => return (failed.or(Some((0, errno_of(&error)))), acknowledged),
+                Err(errno) => return (failed.or(Some((0, errno))), acknowledged),
             };
             for message in Messages(self.buffer.get(..size).unwrap_or_default()) {
                 let Ok(number) = usize::try_from(message.seq.wrapping_sub(first)) else { continue };

@@ -29,7 +29,7 @@ pub fn commands(batch: &Batch) -> Result<String, Unprintable> {
 }
 
 /// What the crate's types say otherwise than libnftables reads it: `notrack` must be an object, and an absent field of
-/// a TCP option must be absent.
+/// a TCP option must be absent. The crate keeps flags in hash sets; sorted, the same rule is always printed the same.
 fn repair(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(repair),
@@ -41,6 +41,9 @@ fn repair(value: &mut Value) {
             }
             if let Some(Value::Object(option)) = members.get_mut("tcp option") {
                 option.retain(|_, value| !value.is_null());
+            }
+            if let Some(Value::Array(flags)) = members.get_mut("flags") {
+                flags.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
             }
             members.values_mut().for_each(repair);
         }
@@ -140,8 +143,11 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
                 None => return unprintable("a match without a form"),
             },
             Expr::Counter { packets, bytes } => {
-                let count = |number: u64| usize::try_from(number).ok();
-                let counter = stmt::AnonymousCounter { packets: count(*packets), bytes: count(*bytes) };
+                let count = |number: u64| match usize::try_from(number) {
+                    Ok(number) => Ok(Some(number)),
+                    Err(_) => unprintable("a counter beyond this machine's word, in the JSON types"),
+                };
+                let counter = stmt::AnonymousCounter { packets: count(*packets)?, bytes: count(*bytes)? };
                 Statement::Counter(stmt::Counter::Anonymous(Some(counter)))
             }
             Expr::Limit(bucket) => Statement::Limit(limit(*bucket)?),
