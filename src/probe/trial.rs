@@ -110,7 +110,9 @@ impl Bench<'_> {
         let extensions = worst(named.iter());
         // Every command that names a missing extension has the kernel look for its module, again and again.
         if !done && extensions.is_missing() {
-            return extensions;
+            // That there is no table at all says more.
+            let plain = script.first().map(|plain| self.try_one(table, plain, true));
+            return plain.filter(Ability::is_missing).unwrap_or(extensions);
         }
         let restored = if done { Outcome::Done } else { self.restore(restore_text(table, script)) };
         if matches!(restored, Outcome::Done) && self.read_back(table, script).is_able() {
