@@ -74,7 +74,7 @@ impl<'a> Writer<'a> {
             let rules: Vec<&Held> = now.iter().flat_map(|chain| &chain.rules).collect();
             let kept: HashSet<u64> = rules.iter().flat_map(|held| &held.handles).copied().collect();
             let name = now.map_or(chain.name.as_str(), |chain| chain.name.as_str());
-            if kept.is_empty() && !chain.rules.is_empty() {
+            if kept.is_empty() && chain.rules.len() > 1 {
                 self.batch.flush_chain(self.at(), name);
             } else {
                 for handle in chain.rules.iter().flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle))

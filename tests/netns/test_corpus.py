@@ -1,28 +1,17 @@
-"""Every iptables call of a real Docker 28.5.2, played to the original and to ours, raw carried.
-
-The recordings are no part of the repository: they are looked for in $XTSHIM_CORPUS, else in ../shared/corpus beside
-the checkout.
-"""
+"""Every iptables call of a real Docker 28.5.2, played to the original and to ours, raw carried."""
 
 import json
-import os
 import pathlib
 import shlex
 
-import pytest
-
 import harness
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CORPUS = pathlib.Path(os.environ.get("XTSHIM_CORPUS", ROOT.parent / "shared" / "corpus"))
+CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 SAVE_EVERY = 150  # calls
 
 
 def recorded(variant):
-    path = CORPUS / f"docker-28.5.2-{variant}.jsonl"
-    if not path.exists():
-        pytest.skip(f"no recording at {path} (XTSHIM_CORPUS names another directory)")
-    with open(path) as lines:
+    with open(CORPUS / f"docker-28.5.2-{variant}.jsonl") as lines:
         return [json.loads(line) for line in lines]
 
 
