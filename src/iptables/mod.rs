@@ -22,6 +22,8 @@ pub mod translate;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod packets;
+#[cfg(test)]
 mod properties;
 
 pub use command::{Command, Invocation};

@@ -2,9 +2,10 @@
 //!
 //! IPv4: xt_addrtype and nft_fib ask the same function of the kernel. IPv6: xt_addrtype decides unicast, multicast
 //! and unspecified by the bits of the address alone, and local by a route lookup without source address or interface.
-//! nft_fib's lookup also knows the packet's other address and, for a link-local one, the interface; the answers part
-//! only for another interface's link-local address, which is not delivered there anyhow, and for the all-zeros address
-//! of a prefix that is local as a whole. Anycast and unreachable, and lookups bound to an interface, differ more and are
+//! nft_fib's lookup also knows the packet's other address and, for a link-local one, the interface: what the machine
+//! sends to itself over `lo` is told apart here. The answers then part only for a link-local address of another
+//! interface, which is not delivered there anyhow, and for the all-zeros address of a prefix that is local as a whole.
+//! Anycast and unreachable, and lookups bound to an interface, differ more and are
 //! refused.
 
 #![forbid(unsafe_code)]
@@ -13,8 +14,8 @@ use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
-use crate::nft::expr::{Alternative, Element, Expr, Field, Key, Match, Op, Value};
+use crate::iptables::translate::{matching, product};
+use crate::nft::expr::{Alternative, Element, Expr, Field, Key, Match, Meta, Op, Value};
 use std::fmt::Write;
 
 const SOURCE: u8 = 0;
@@ -135,20 +136,45 @@ impl Types {
         if self.bits & UNSPEC != 0 {
             tests.push(matching(field, false, Value::Bytes(vec![0; 16])));
         }
-        if self.bits & LOCAL != 0 {
-            let local = Value::Bytes(2u32.to_ne_bytes().to_vec());
-            tests.push(matching(Key::FibType { saddr, iif: false, oif: false }, false, local));
-        }
+        let local = self.bits & LOCAL != 0;
         if !self.inverted {
-            return Ok(vec![tests]);
+            let last = if local { local_v6(saddr, field, true) } else { vec![Vec::new()] };
+            return Ok(product(&[tests], &last));
         }
         // Not all of them: the first that fails decides.
-        Ok((0..tests.len())
+        let mut alternatives: Vec<Alternative> = (0..tests.len())
             .map(|failing| {
                 let holds = tests.iter().take(failing).cloned();
                 holds.chain(tests.get(failing).cloned().map(negate)).collect()
             })
-            .collect())
+            .collect();
+        if local {
+            alternatives.extend(product(&[tests], &local_v6(saddr, field, false)));
+        }
+        Ok(alternatives)
+    }
+}
+
+/// Whether an address is local. A link-local one is looked up on the packet's own interface, which is `lo` for what
+/// the machine sends to itself; there every one of them is local.
+fn local_v6(saddr: bool, field: Key, wanted: bool) -> Vec<Alternative> {
+    let fib = |inverted| {
+        let local = Value::Bytes(2u32.to_ne_bytes().to_vec());
+        matching(Key::FibType { saddr, iif: false, oif: false }, inverted, local)
+    };
+    let loopback = |inverted| {
+        let mut name = b"lo".to_vec();
+        name.resize(16, 0);
+        matching(Key::Meta(Meta::Iifname), inverted, Value::Bytes(name))
+    };
+    let link_local = |inverted| {
+        let (mask, value) = (Some(leading([0xff, 0xc0])), Value::Bytes(leading([0xfe, 0x80])));
+        Expr::Match(Match { key: field, mask, op: if inverted { Op::Ne } else { Op::Eq }, value })
+    };
+    if wanted {
+        vec![vec![fib(false)], vec![fib(true), loopback(false), link_local(false)]]
+    } else {
+        vec![vec![fib(true), loopback(true)], vec![fib(true), loopback(false), link_local(true)]]
     }
 }
 
@@ -255,7 +281,7 @@ impl Extension for AddrType {
                 Family::V4 => vec![types.v4(saddr, self.bound)?],
                 Family::V6 => types.v6(saddr, self.bound)?,
             };
-            alternatives = crate::iptables::translate::product(&alternatives, &tests);
+            alternatives = product(&alternatives, &tests);
         }
         Ok(alternatives)
     }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, Ports, has_ports};
+use super::port::{PortMatch, Ports, both_ports, has_ports};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
@@ -171,13 +171,14 @@ impl Extension for Tcp {
         if !context.protocol.is(ip::TCP) {
             return Err(Refusal::new("-m tcp", "needs -p tcp"));
         }
-        let mut exprs = Vec::new();
-        if let Some(ports) = self.source {
-            exprs.extend(ports.translate("sport", Field::TcpSport)?);
-        }
-        if let Some(ports) = self.destination {
-            exprs.extend(ports.translate("dport", Field::TcpDport)?);
-        }
+        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
+            Some(ports) => ports.translate(option, field),
+            None => Ok(None),
+        };
+        let mut exprs = both_ports(
+            translate(self.source, "sport", Field::TcpSport)?,
+            translate(self.destination, "dport", Field::TcpDport)?,
+        );
         if let Some(flags) = self.flags {
             exprs.push(Expr::Match(Match {
                 key: Key::Payload(Field::TcpFlags),

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, has_ports, parse_loose_range};
+use super::port::{PortMatch, both_ports, has_ports, parse_loose_range};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::protocol::ip;
@@ -66,13 +66,14 @@ impl Extension for Udp {
         if !context.protocol.is(ip::UDP) {
             return Err(Refusal::new("-m udp", "needs -p udp"));
         }
-        let mut exprs = Vec::new();
-        if let Some(ports) = self.source {
-            exprs.extend(ports.translate("sport", Field::UdpSport)?);
-        }
-        if let Some(ports) = self.destination {
-            exprs.extend(ports.translate("dport", Field::UdpDport)?);
-        }
+        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
+            Some(ports) => ports.translate(option, field),
+            None => Ok(None),
+        };
+        let mut exprs = both_ports(
+            translate(self.source, "sport", Field::UdpSport)?,
+            translate(self.destination, "dport", Field::UdpDport)?,
+        );
         if exprs.is_empty() {
             exprs.push(has_ports(context.place.family, Field::UdpSport));
         }
