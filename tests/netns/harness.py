@@ -222,8 +222,10 @@ class Both:
         problems = []
         if wanted.rc != got.rc:
             problems.append(f"exit {got.rc} instead of {wanted.rc}")
+        # Some messages bear the path that the caller used.
+        here = lambda data, subject: without_dates(data).replace(subject.directory.encode(), b"DIRECTORY")
         for what, a, b in (("stdout", wanted.out, got.out), ("stderr", wanted.err, got.err)):
-            a, b = without_dates(a), without_dates(b)
+            a, b = here(a, self.places[0][0]), here(b, self.subject)
             if a != b:
                 problems.append(f"{what} differs:\n" + difference(a, b))
         if problems:
@@ -250,12 +252,14 @@ class Both:
             self.fault(what, f"original: {answers[0]!r}\nours:     {answers[1]!r}")
 
     def fault(self, headline, detail=""):
-        steps = "\n".join(f"  {number}. {step}" for number, step in list(enumerate(self.history, 1))[-12:])
+        # What led to the first fault is told at length, of later ones only the step itself.
+        last = 2 if self.faults else 12
+        steps = "\n".join(f"  {number}. {step}" for number, step in list(enumerate(self.history, 1))[-last:])
         self.faults.append(f"{headline}, after\n{steps}\n{detail}")
 
     def verdict(self):
         if self.faults:
-            shown = "\n\n".join(self.faults[:6])
+            shown = "\n\n".join(self.faults[:20])
             raise AssertionError(f"{len(self.faults)} fault(s)\n{shown}")
 
 

@@ -26,6 +26,8 @@ def saves(both, front):
 @pytest.mark.parametrize("data", (RAW, RAW + FILTER, FILTER + RAW, FILTER + RAW + NAT, NAT + FILTER, b"# a comment\n\n" + RAW + b"\n# another\n" + FILTER), ids=("raw", "raw-filter", "filter-raw", "filter-raw-nat", "none-carried", "comments"))
 @pytest.mark.parametrize("options", ("", "-c", "-n", "--noflush --counters", "--test", "-t", "-T raw", "-T filter", "-c -T raw", "-w", "-w 5", "-v", "-T nonsense"))
 def test_restore(both, front, data, options):
+    if front == "ip6tables" and both.subject.variant == "nft":
+        data = data.replace(b"[5:6] -A", b"-A").replace(b"[7:8] -A", b"-A")  # 1.8.9 loses them, see the changes of 1.8.10
     both.run(f"{front} -t raw -A OUTPUT -p udp -j ACCEPT", 0)
     both.run(f"{front} -A OUTPUT -p udp -j ACCEPT", 0)
     both.run(f"{front}-restore {options}", stdin=data)
@@ -55,8 +57,9 @@ MALFORMED = (
 @pytest.mark.parametrize("options", ("", "-n", "--test"))
 def test_malformed(both, front, options):
     """The backend's message and code; and raw is as it was, unless the backend takes the file."""
-    both.run(f"{front} -t raw -A OUTPUT -p udp -j ACCEPT", 0)
     for data in MALFORMED:
+        for line in ("-P OUTPUT ACCEPT", "-P PREROUTING ACCEPT", "-F", "-X", "-A OUTPUT -p udp -j ACCEPT"):
+            both.run(f"{front} -t raw {line}", 0)
         both.run(f"{front}-restore {options}", stdin=data)
         both.run(f"{front} -t raw -S", 0)
     both.state()
@@ -71,8 +74,9 @@ def test_malformed_after_a_good_table(both, front, options):
 
 
 def test_commands_inside(both, front):
-    # -R of a rule of the same file ends iptables-nft 1.8.9 by SIGSEGV, and -E of a chain of the same file is refused.
-    for lines in (b"-N a\n-A a -p tcp -j DROP\n-I a 1 -p udp -j ACCEPT\n-A PREROUTING -j a", b"-R a 2 -p sctp -j DROP\n-D a 1", b"-E a b", b"-P OUTPUT DROP\n-Z"):
+    # -R of a rule of the same file ends iptables-nft 1.8.9 by SIGSEGV, -E of a chain of the same file is refused,
+    # and -Z takes the policy of the same file back.
+    for lines in (b"-N a\n-A a -p tcp -j DROP\n-I a 1 -p udp -j ACCEPT\n-A PREROUTING -j a", b"-R a 2 -p sctp -j DROP\n-D a 1", b"-E a b", b"-P OUTPUT DROP", b"-Z"):
         both.run(f"{front}-restore -n", 0, stdin=b"*raw\n" + lines + b"\nCOMMIT\n")
     both.run(f"{front} -t raw -vS", 0)
     both.run(f"{front}-restore -n", stdin=b"*raw\n-F b\n-D PREROUTING -j b\n-X b\nCOMMIT\n")

@@ -101,7 +101,7 @@ def test_added_to_by_others(alone):
 def test_added_to_by_others_elsewhere(alone):
     """A stranger's rule in one family's table is no reason to fail in the other's."""
     fill(alone)
-    nft(alone, "add", "rule", "ip", "xtshim-raw", "OUTPUT", "drop")
+    nft(alone, "add", "rule", "ip", "xtshim-raw", "PREROUTING", "drop")
     alone.run("ip6tables -t raw -S", 0)
     alone.run("ip6tables -t raw -A OUTPUT -j ACCEPT", 0)
     alone.run("iptables -t filter -S", 0)
