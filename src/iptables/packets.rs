@@ -68,7 +68,8 @@ fn load(family: Family) -> (Vec<Loaded>, String, String) {
             if rule.validate_chain(&place).is_err() || rule.save(&dialect).contains('\n') {
                 continue;
             }
-            legacy += &format!("-A PREROUTING {}\n", restore_form(&rule, &dialect));
+            // Not the save form, which hides `-i +`.
+            legacy += &format!("-A PREROUTING {}\n", rule.spec());
             for one in &printed {
                 native += &format!("add rule {} test c {one}\n", family.nft());
             }
@@ -79,12 +80,6 @@ fn load(family: Family) -> (Vec<Loaded>, String, String) {
     let head =
         format!("table {0} test {{\nchain c {{\ntype filter hook prerouting priority -150;\n}}\n}}\n", family.nft());
     (loaded, legacy, head + &native)
-}
-
-/// Legacy's own save form hides `-i +`; the kept form does not.
-fn restore_form(rule: &Rule, dialect: &Dialect) -> String {
-    let _ = dialect;
-    rule.spec()
 }
 
 fn numbers(text: &str, before: &str, after: char) -> Vec<u64> {

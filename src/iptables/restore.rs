@@ -43,10 +43,8 @@ pub enum Malformation {
     NoChain,
     /// A chain without its policy.
     NoPolicy,
-    /// `[…]` that are no counters, or a rule without words behind them.
+    /// `[…]` that are no counters.
     Counters,
-    /// A quote that is not closed.
-    OpenQuote,
 }
 
 /// Reads one line, its newline taken off or not.
@@ -103,15 +101,12 @@ fn command(text: &str) -> Line {
             }
         }
     };
-    match split(rest) {
-        None => Line::Malformed(Malformation::OpenQuote),
-        Some(args) if args.is_empty() && counted.is_some() => Line::Malformed(Malformation::Counters),
-        Some(args) if args.is_empty() => Line::Blank,
-        Some(args) => Line::Command { counters: counted, args },
-    }
+    // A quote that stays open takes in the newline too.
+    let args = split(rest).or_else(|| split(&format!("{rest}\n\""))).unwrap_or_default();
+    Line::Command { counters: counted, args }
 }
 
-/// Takes a rule's words apart. `None`: a quote is left open.
+/// Takes a rule's words apart; a closing quote ends its word. `None`: a quote is left open.
 pub fn split(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -119,10 +114,11 @@ pub fn split(text: &str) -> Option<Vec<String>> {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
+            '"' if quoted => {
+                quoted = false;
+                words.push(word.take().unwrap_or_default());
             }
+            '"' => quoted = true,
             '\\' if quoted => word.get_or_insert_default().extend(chars.next()),
             ' ' | '\t' | '\n' if !quoted => words.extend(word.take()),
             c => word.get_or_insert_default().push(c),
@@ -149,4 +145,45 @@ pub fn quote(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Option<Vec<String>> {
+        split(text)
+    }
+
+    #[test]
+    fn only_double_quotes_quote() {
+        let cases: &[(&str, &[&str])] = &[
+            (r#"-c "a \"b\" \\ c""#, &["-c", r#"a "b" \ c"#]),
+            (r#"a"b c"d"#, &["ab c", "d"]),
+            ("'x y'", &["'x", "y'"]),
+            (r"a\b", &[r"a\b"]),
+            (r#"x """#, &["x", ""]),
+            ("  a\tb ", &["a", "b"]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(words(text).unwrap(), *expected, "{text}");
+        }
+        assert_eq!(words("\"a"), None);
+    }
+
+    #[test]
+    fn lines_of_a_file() {
+        assert_eq!(read_line("*raw\n"), Line::Table("raw".to_owned()));
+        assert_eq!(read_line("# x"), Line::Comment(" x".to_owned()));
+        assert_eq!(read_line(""), Line::Blank);
+        assert_eq!(read_line("COMMIT\n"), Line::Commit);
+        let chain = Line::Chain { name: "foo".to_owned(), policy: "-".to_owned(), counters: None };
+        assert_eq!(read_line(":foo - [0:0]"), chain);
+        let args = vec!["-A".to_owned(), "foo".to_owned()];
+        assert_eq!(read_line("[1:2] -A foo"), Line::Command { counters: Some((1, 2)), args });
+        let args = vec!["x".to_owned(), "a\n".to_owned()];
+        assert_eq!(read_line("x \"a\n"), Line::Command { counters: None, args });
+        assert_eq!(read_line(" "), Line::Command { counters: None, args: Vec::new() });
+        assert_eq!(read_line("[1:2 -A foo"), Line::Malformed(Malformation::Counters));
+    }
 }
