@@ -109,7 +109,7 @@ def test_renaming_to_odd_names(both):
 @pytest.mark.parametrize("where", ("interface", "policy", "table", "address", "match", "target"))
 def test_other_places(both, where):
     both.run(f"iptables -t raw -A {CANARY}", 0)
-    for text in TEXTS:
+    for text in TEXTS[:12] if where == "address" else TEXTS:  # each may be looked up as a host's name
         words = {
             "interface": ["-t", "raw", "-A", "PREROUTING", "-i", text, "-j", "ACCEPT"], "policy": ["-t", "raw", "-P", "OUTPUT", text], "table": ["-t", text, "-S"], "address": ["-t", "raw", "-A", "PREROUTING", "-s", text],
             "match": ["-t", "raw", "-A", "PREROUTING", "-m", text], "target": ["-t", "raw", "-A", "PREROUTING", "-j", text],

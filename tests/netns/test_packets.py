@@ -145,8 +145,8 @@ def test_verdicts(both, wires, front, target, arrives):
 def test_user_chains_jump_goto_return(both, wires, front):
     to = SIX if front == "ip6tables" else {}
     for line in (
-        "-N first", "-N second", "-A PREROUTING -p udp --dport 1 -j first", "-A PREROUTING -p udp --dport 2 -g first", "-A PREROUTING -p udp --dport 1:2 -j DROP",
-        "-A PREROUTING -p udp --dport 3 -j first", "-A first -p udp --dport 3 -j second", "-A first -j RETURN", "-A second -p udp --sport 7 -j ACCEPT", "-A second -j DROP",
+        "-N outer", "-N inner", "-A PREROUTING -p udp --dport 1 -j outer", "-A PREROUTING -p udp --dport 2 -g outer", "-A PREROUTING -p udp --dport 1:2 -j DROP",
+        "-A PREROUTING -p udp --dport 3 -j outer", "-A outer -p udp --dport 3 -j inner", "-A outer -j RETURN", "-A inner -p udp --sport 7 -j ACCEPT", "-A inner -j DROP",
     ):
         both.run(f"{front} -t raw {line}", 0)
     for (subject, _), wire in zip(both.places, wires):
