@@ -181,7 +181,7 @@ def test_states_over_loopback(both):
     both.run("iptables -A OUTPUT -m conntrack --ctstate NEW", 0)
     rules = [
         "--ctstate NEW", "--ctstate ESTABLISHED", "! --ctstate NEW", "--ctstate NEW,ESTABLISHED", "--ctdir ORIGINAL", "--ctdir REPLY", "--ctproto udp", "--ctorigdstport 4000", "--ctorigsrc 127.0.0.1", "--ctorigdst 127.0.0.0/8 --ctorigdstport 4000:4001", "! --ctorigdst 127.0.0.1",
-        "--ctstatus SEEN_REPLY", "--ctstatus CONFIRMED", "--ctstatus NONE", "--ctreplsrcport 4000", "--ctstate DNAT", "! --ctstate SNAT", "--ctstate ESTABLISHED,DNAT", "--ctstate INVALID", "--ctstate UNTRACKED", "--ctexpire 0:300", "--ctexpire 300:900", "! --ctstatus NONE", "! --ctstatus CONFIRMED",
+        "--ctstatus SEEN_REPLY", "--ctstatus CONFIRMED", "--ctreplsrcport 4000", "--ctstate DNAT", "! --ctstate SNAT", "--ctstate ESTABLISHED,DNAT", "--ctstate INVALID", "--ctstate UNTRACKED", "--ctexpire 0:300", "--ctexpire 300:900", "! --ctstatus NONE", "! --ctstatus CONFIRMED",
         "--ctrepldst 127.0.0.1 --ctstate NEW",
     ]
     for rule in rules:
