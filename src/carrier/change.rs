@@ -7,7 +7,7 @@ use super::table::{Base, Chain, Held, Policy, Table};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::TranslateContext;
-use crate::nft::expr::{Alternative, Expr, Key, Log, Match, Meta, Value, Verdict};
+use crate::nft::expr::{Alternative, Expr, Verdict};
 use crate::nft::{self, BaseChain, Batch, Position, text, userdata};
 use std::collections::HashSet;
 
@@ -22,27 +22,35 @@ pub struct Place<'a> {
     pub builtins: &'a [Builtin],
 }
 
-/// What makes `after` of `before`, in one transaction. Rules that cannot be carried are refused.
-pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Batch, Error> {
+/// What is to be sent, and how it reads.
+#[derive(Debug)]
+pub struct Change {
+    /// For the kernel.
+    pub batch: Batch,
+    /// The same in nft syntax, one command each.
+    pub lines: Vec<String>,
+}
+
+/// What makes `after` of `before`, in one transaction.
+///
+/// What cannot be carried is refused, and so is what nft syntax has no words for, as some chain names and log prefixes:
+/// a ruleset that holds such a thing could not be saved and loaded again.
+pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
     let mut writer = Writer { place: *place, batch: Batch::new(), overflow_used: false };
     if !after.exists && after.differs_from(before) {
         writer.batch.add_table(writer.at());
     }
-    writer.rename(after)?;
+    writer.rename(after);
     writer.remove_rules(before, after);
-    writer.add_chains(after)?;
+    writer.add_chains(after);
     for chain in &after.chains {
         writer.place_rules(chain, after)?;
     }
     writer.remove_chains(before, after);
     writer.set_policies(before, after);
-    Ok(writer.batch)
-}
-
-/// How a batch reads in nft syntax, one command a line.
-pub fn lines(batch: &Batch) -> Vec<String> {
-    let line = |change| text::command(change).unwrap_or_else(|error| format!("# {error}"));
-    batch.changes().iter().map(line).collect()
+    let batch = writer.batch;
+    let lines = text::commands(&batch).map_err(unwritable)?;
+    Ok(Change { batch, lines })
 }
 
 struct Writer<'a> {
@@ -56,16 +64,14 @@ impl<'a> Writer<'a> {
         nft::Table { family: self.place.family, name: self.place.table }
     }
 
-    fn rename(&mut self, after: &Table) -> Result<(), Error> {
+    fn rename(&mut self, after: &Table) {
         for chain in &after.chains {
             if let Some((name, handle)) = &chain.origin
                 && *name != chain.name
             {
-                admit_name(&chain.name)?;
                 self.batch.rename_chain(self.at(), *handle, name, &chain.name);
             }
         }
-        Ok(())
     }
 
     fn remove_rules(&mut self, before: &Table, after: &Table) {
@@ -92,18 +98,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn add_chains(&mut self, after: &Table) -> Result<(), Error> {
+    fn add_chains(&mut self, after: &Table) {
         for chain in after.chains.iter().filter(|chain| chain.origin.is_none()) {
             match chain.base {
                 Some(base) if chain.is_in_use() => self.add_base_chain(chain, base),
                 Some(_) => {}
-                None => {
-                    admit_name(&chain.name)?;
-                    self.batch.add_chain(self.at(), &chain.name);
-                }
+                None => self.batch.add_chain(self.at(), &chain.name),
             }
         }
-        Ok(())
     }
 
     fn add_base_chain(&mut self, chain: &Chain, base: Base) {
@@ -151,7 +153,6 @@ impl<'a> Writer<'a> {
         let comment = rule.comment().filter(|comment| nft::comment_ok(comment));
         let mut carried = Vec::with_capacity(alternatives.len());
         for (part, alternative) in (0..parts).zip(alternatives) {
-            admit(&alternative)?;
             // The first part bears the text for all.
             let (text, comment) = if part == 0 { (held.spec.clone(), comment) } else { (String::new(), None) };
             let encoded = userdata::encode(&userdata::Entry { part, parts, text }, comment);
@@ -197,32 +198,6 @@ fn policy(policy: Policy) -> nft::Policy {
     }
 }
 
-/// A ruleset with a name that nft syntax cannot hold could not be saved and loaded again.
-fn admit_name(name: &str) -> Result<(), Refusal> {
-    if nft::chain_name_ok(name) { Ok(()) } else { Err(unwritable(format!("chain {name:?}"))) }
-}
-
-fn admit(alternative: &Alternative) -> Result<(), Refusal> {
-    alternative.iter().try_for_each(|expr| match expr {
-        Expr::Log(Log::Kernel { prefix: Some(prefix), .. } | Log::Group { prefix: Some(prefix), .. })
-            if !nft::log_prefix_ok(prefix) =>
-        {
-            Err(unwritable("log prefix"))
-        }
-        Expr::Match(Match { key: Key::Meta(Meta::Iifname | Meta::Oifname), value: Value::Bytes(name), .. })
-            if !is_writable_interface(name) =>
-        {
-            Err(unwritable("interface name"))
-        }
-        _ => Ok(()),
-    })
-}
-
-fn is_writable_interface(name: &[u8]) -> bool {
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    std::str::from_utf8(name).is_ok_and(nft::interface_ok)
-}
-
-fn unwritable(what: impl Into<String>) -> Refusal {
-    Refusal::new(what, "nft syntax has no way to write this down")
+fn unwritable(error: text::Unprintable) -> Refusal {
+    Refusal::new(error.0, "a ruleset with it could not be saved and loaded again")
 }

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::change::{self, Place};
+use super::change::{self, Change, Place};
 use super::table::{Base, Chain, Held, Policy, Session, Table};
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
@@ -213,11 +213,10 @@ impl NftCarrier {
             let mut after = before.clone();
             compute(&mut after)?;
             let place = Place { family: self.family, table: &self.name, builtins: builtins(&self.table) };
-            let batch = change::between(&place, &before, &after).map_err(&lift)?;
+            let Change { batch, lines } = change::between(&place, &before, &after).map_err(&lift)?;
             if dry || batch.is_empty() {
                 return Ok(Applied::default());
             }
-            let lines = change::lines(&batch);
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => return Ok(Applied { lines }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
@@ -350,6 +349,9 @@ fn line(
                 let text = format!("The -t option cannot be used in {}-restore.\n", family.program());
                 return Err(Error::Parameter(text));
             }
+            if is_of_the_other_family(&args, family) {
+                return Ok(());
+            }
             words.extend(args);
             let mut invocation = iptables::parse(family, &words, session.dialect)?;
             if let (Some(counters), true) = (counters, section.counters) {
@@ -360,6 +362,15 @@ fn line(
         Line::Table(name) => Err(Error::BareParameter(format!("Bad argument `*{name}'"))),
         Line::Malformed(_) => Err(Error::Parameter("malformed line".to_owned())),
     }
+}
+
+/// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4).
+fn is_of_the_other_family(args: &[String], family: Family) -> bool {
+    let other = match family {
+        Family::V4 => ["-6", "--ipv6"],
+        Family::V6 => ["-4", "--ipv4"],
+    };
+    args.iter().any(|word| other.contains(&word.as_str()))
 }
 
 /// iptables-legacy-restore has words of its own for a policy that cannot be set.

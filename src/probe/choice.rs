@@ -200,7 +200,7 @@ pub fn backend_holds(snapshot: &Snapshot, family: Family, table: &str) -> bool {
             let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
             names.lines().any(|name| name == table) && saves_rules(backend, family, Some(table))
         }
-        Variant::Nft => nft_holds_table(family, table),
+        Variant::Nft => nft_holds_table(family, table, true),
     }
 }
 
@@ -225,14 +225,17 @@ fn is_somebodys(line: &str) -> bool {
 }
 
 fn nft_holds_rules(family: Family) -> bool {
-    rules::tables().iter().any(|table| nft_holds_table(family, &table.name))
+    rules::tables().iter().any(|table| nft_holds_table(family, &table.name, false))
 }
 
-fn nft_holds_table(family: Family, table: &str) -> bool {
-    let Ok(mut connection) = Connection::open() else { return false };
-    let drops = |chain: ChainInfo| chain.policy == Some(Policy::Drop);
-    connection.rules(family, table, None).is_ok_and(|rules| !rules.is_empty())
-        || connection.chains(family, table).is_ok_and(|chains| chains.into_iter().any(drops))
+/// `unknown` where the kernel does not say.
+fn nft_holds_table(family: Family, table: &str, unknown: bool) -> bool {
+    let drops = |chain: &ChainInfo| chain.policy == Some(Policy::Drop);
+    let asked = Connection::open().and_then(|mut connection| {
+        let (rules, chains) = (connection.rules(family, table, None)?, connection.chains(family, table)?);
+        Ok(!rules.is_empty() || chains.iter().any(drops))
+    });
+    asked.unwrap_or(unknown)
 }
 
 #[cfg(test)]
