@@ -6,7 +6,9 @@ import pytest
 
 import harness
 
-# Not here: -E of a built-in chain, which iptables-nft 1.8.9 renames in earnest.
+# Not here is what an original takes though it makes no sense, and ours refuses: -E of a built-in chain (renamed in
+# earnest by iptables-nft 1.8.9), `! -p tcp --dport`, -c with three numbers, a burst of 0, reversed ranges,
+# --limit-iface-out before routing.
 PLACE = (
     # chains
     "-A missing -j DROP", "-I missing 1 -j DROP", "-I missing -j DROP", "-D missing 1", "-D missing -j DROP", "-C missing -j DROP", "-R missing 1 -j DROP",
@@ -31,10 +33,10 @@ PLACE = (
     "--nonsense", "-A PREROUTING --nonsense", "-A PREROUTING --dport 80", "-A PREROUTING --dport 80 -p tcp", "-A PREROUTING -p tcp --nonsense 5", "-q", "-A PREROUTING -q",
     "-A PREROUTING -p", "-A PREROUTING -s", "-A PREROUTING -i", "-A PREROUTING -m", "-A PREROUTING -p tcp --dport", "-A PREROUTING !", "-A PREROUTING ! ! -s 10.0.0.1", "-A PREROUTING -s ! 10.0.0.1",
     "-A PREROUTING ! -m tcp", "-A PREROUTING -m nonsense", "-A PREROUTING -m ''", "-A PREROUTING -m tcp", "-A PREROUTING -m tcp --dport 80", "-A PREROUTING -p udp -m tcp", "-A PREROUTING -p udp -m tcp --dport 80", "-A PREROUTING -p tcp -m udp --dport 80",
-    "-A PREROUTING -s 10.0.0.1 -s 10.0.0.2", "-A PREROUTING -p tcp -p udp", "-A PREROUTING -i a -i b", "-A PREROUTING -p all --dport 80", "-A PREROUTING ! -p tcp --dport 80", "-A PREROUTING ! -p all",
+    "-A PREROUTING -s 10.0.0.1 -s 10.0.0.2", "-A PREROUTING -p tcp -p udp", "-A PREROUTING -i a -i b", "-A PREROUTING -p all --dport 80", "-A PREROUTING ! -p all",
     "-A PREROUTING -p tcp --dport 80 --dport 81", "-A PREROUTING --in eth0", "-A PREROUTING --d 10.0.0.1", "-A PREROUTING -ptcp", "-A PREROUTING -s10.0.0.1", "-A PREROUTING -jDROP", "-A PREROUTING --jump=DROP", "-APREROUTING -j DROP",
     "-nA PREROUTING -j DROP", "-xA PREROUTING", "-n -A PREROUTING -j DROP", "-A PREROUTING --line-numbers", "-S -n", "-S -x", "-F -n", "-N other -j DROP", "-N other -s 10.0.0.1", "-L -s 10.0.0.1", "-L -j DROP", "-P OUTPUT DROP -s 10.0.0.1",
-    "-F -c 1 2", "-A PREROUTING -c 1", "-A PREROUTING -c", "-A PREROUTING -c a b", "-A PREROUTING -c 1 b", "-A PREROUTING -c 1,2,3",
+    "-F -c 1 2", "-A PREROUTING -c 1", "-A PREROUTING -c", "-A PREROUTING -c a b", "-A PREROUTING -c 1 b", 
     "-A PREROUTING -o eth0 -j DROP", "-A OUTPUT -i eth0 -j DROP", "-A mine -i eth0 -o eth1 -j DROP", "-w x -S", "-W 5 -S", "-w -W 1000 -S", "-4 -S", "-6 -S", "-4 -A PREROUTING -j DROP", "-6 -A PREROUTING -j DROP",
     # values
     "-A PREROUTING -p tcp --dport nonsense", "-A PREROUTING -p tcp --dport 65536", "-A PREROUTING -p tcp --dport 80:70", "-A PREROUTING -p tcp --dport ''", "-A PREROUTING -p tcp --dport 80:", "-A PREROUTING -p tcp --dport :80",
@@ -43,12 +45,12 @@ PLACE = (
     "-A PREROUTING -p tcp --tcp-flags SYN", "-A PREROUTING -p tcp --tcp-flags NONSENSE SYN", "-A PREROUTING -p tcp --tcp-flags SYN SYN,NOT", "-A PREROUTING -p tcp --tcp-option 0", "-A PREROUTING -p tcp --tcp-option 256", "-A PREROUTING -p tcp --syn --syn",
     "-A PREROUTING -m comment", "-A PREROUTING -m comment --comment", "-A PREROUTING -m multiport", "-A PREROUTING -m multiport --dports 80", "-A PREROUTING -p tcp -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
     "-A PREROUTING -p tcp -m multiport --dports", "-A PREROUTING -p tcp -m multiport --dports 80,x", "-A PREROUTING -p tcp -m multiport --dports 80:70", "-A PREROUTING -p icmp -m multiport --dports 80", "-A PREROUTING -p tcp -m multiport --dports 1 --sports 2",
-    "-A PREROUTING -m addrtype", "-A PREROUTING -m addrtype --dst-type NONSENSE", "-A PREROUTING -m addrtype --dst-type LOCAL,NONSENSE", "-A PREROUTING -m addrtype --dst-type LOCAL --limit-iface-in --limit-iface-out", "-A PREROUTING -m addrtype --dst-type LOCAL --limit-iface-out", "-A OUTPUT -m addrtype --dst-type LOCAL --limit-iface-in",
+    "-A PREROUTING -m addrtype", "-A PREROUTING -m addrtype --dst-type NONSENSE", "-A PREROUTING -m addrtype --dst-type LOCAL,NONSENSE", "-A PREROUTING -m addrtype --dst-type LOCAL --limit-iface-in --limit-iface-out", "-A OUTPUT -m addrtype --dst-type LOCAL --limit-iface-in",
     "-A PREROUTING -m conntrack", "-A PREROUTING -m conntrack --ctstate NONSENSE", "-A PREROUTING -m conntrack --ctstate", "-A PREROUTING -m conntrack --ctstatus NONSENSE", "-A PREROUTING -m conntrack --ctdir NONSENSE", "-A PREROUTING -m conntrack --ctproto nonsense", "-A PREROUTING -m conntrack --ctexpire x",
     "-A PREROUTING -m mark", "-A PREROUTING -m mark --mark x", "-A PREROUTING -m mark --mark 0x100000000", "-A PREROUTING -m mark --mark 1/x", "-A PREROUTING -m mark --mark 1 --mark 2",
-    "-A PREROUTING -m limit --limit x", "-A PREROUTING -m limit --limit 0/s", "-A PREROUTING -m limit --limit 1/x", "-A PREROUTING -m limit --limit 100000/s", "-A PREROUTING -m limit --limit-burst 0", "-A PREROUTING -m limit --limit-burst 20000", "-A PREROUTING -m limit ! --limit 1/s",
+    "-A PREROUTING -m limit --limit x", "-A PREROUTING -m limit --limit 0/s", "-A PREROUTING -m limit --limit 1/x", "-A PREROUTING -m limit --limit 100000/s", "-A PREROUTING -m limit --limit-burst 20000", "-A PREROUTING -m limit ! --limit 1/s",
     "-A PREROUTING -m pkttype", "-A PREROUTING -m pkttype --pkt-type nonsense", "-A PREROUTING -m mac", "-A PREROUTING -m mac --mac-source nonsense", "-A PREROUTING -m mac --mac-source 00:11:22:33:44", "-A OUTPUT -m mac --mac-source 00:11:22:33:44:55",
-    "-A PREROUTING -m iprange", "-A PREROUTING -m iprange --src-range 10.0.0.1", "-A PREROUTING -m iprange --src-range 10.0.0.9-10.0.0.1", "-A PREROUTING -m iprange --src-range nonsense", "-A PREROUTING -m length", "-A PREROUTING -m length --length x", "-A PREROUTING -m length --length 9:1", "-A PREROUTING -m length --length 65536",
+    "-A PREROUTING -m iprange", "-A PREROUTING -m iprange --src-range 10.0.0.1", "-A PREROUTING -m iprange --src-range nonsense", "-A PREROUTING -m length", "-A PREROUTING -m length --length x", "-A PREROUTING -m length --length 65536",
     "-A PREROUTING -p icmp --icmp-type nonsense", "-A PREROUTING -p icmp --icmp-type 256", "-A PREROUTING -p icmp --icmp-type 3/256", "-A PREROUTING -p icmp --icmp-type", "-A PREROUTING -p ipv6-icmp --icmpv6-type nonsense", "-A PREROUTING -m icmp --icmp-type 8",
     "-A PREROUTING -j LOG --log-level nonsense", "-A PREROUTING -j LOG --log-level 8", "-A PREROUTING -j LOG --log-prefix", "-A PREROUTING -j LOG --log-prefix ''", "-A PREROUTING -j LOG --log-prefix 123456789012345678901234567890", "-A PREROUTING -j LOG --nonsense",
     "-A PREROUTING -j NFLOG --nflog-group 65536", "-A PREROUTING -j NFLOG --nflog-group x", "-A PREROUTING -j NFLOG --nflog-range x", "-A PREROUTING -j NFLOG --nflog-threshold 0",

@@ -22,7 +22,7 @@ class Generator:
     """Commands of one sequence. Names and rules are few, so that they meet."""
 
     def __init__(self, random, front, variant, usable):
-        self.random, self.front = random, front
+        self.random, self.front, self.variant = random, front, variant
         self.counters = (front, variant) != ("ip6tables", "nft")  # 1.8.9 loses them, see the changes of 1.8.10
         self.rules = random.sample(usable, 12)
         self.names = ["one", "two", "three", "Zed"]
@@ -56,6 +56,8 @@ class Generator:
             (4, lambda: ["-S"]), (2, lambda: ["-S", self.chain(), *self.random.choice([[], [self.number()]])]), (3, lambda: ["-nvL", *self.random.choice([[], ["--line-numbers"], ["-x"]])]),
             (2, lambda: ["-L", self.chain(), "-n", *self.random.choice([[], ["-v"], ["--line-numbers", "-v", "-x"]])]), (1, lambda: ["-L", "-Z", "-nvx"]),
         ]
+        if self.variant == "nft":  # -Z of what has not been made yet is a failure there that says more than it does
+            kinds = [(weight, make) for weight, make in kinds if make().count("-Z") == 0]
         weights, makers = zip(*kinds)
         return [self.front, "-t", "raw", *self.random.choices(makers, weights)[0]()]
 
