@@ -36,6 +36,7 @@ pub struct Change {
 /// What cannot be carried is refused, and so is what nft syntax has no words for, as some chain names and log prefixes:
 /// a ruleset that holds such a thing could not be saved and loaded again.
 pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
+    let after = &readopted(before, after);
     let mut writer = Writer { place: *place, batch: Batch::new(), overflow_used: false };
     if !after.exists && after.differs_from(before) {
         writer.batch.add_table(writer.at());
@@ -51,6 +52,17 @@ pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Chang
     let batch = writer.batch;
     let lines = text::commands(&batch).map_err(unwritable)?;
     Ok(Change { batch, lines })
+}
+
+/// `after`, with each chain that was taken away and made anew under its old name being the kernel's own one again: a
+/// name is free only when a transaction is over.
+fn readopted(before: &Table, after: &Table) -> Table {
+    let mut adopted = after.clone();
+    for chain in adopted.chains.iter_mut().filter(|chain| chain.origin.is_none() && chain.base.is_none()) {
+        let gone = before.chain(&chain.name).filter(|gone| after.descendant(gone).is_none());
+        chain.origin = gone.and_then(|gone| gone.origin.clone());
+    }
+    adopted
 }
 
 struct Writer<'a> {
@@ -139,6 +151,10 @@ impl<'a> Writer<'a> {
             for (rule, data) in &parts {
                 self.batch.add_rule(self.at(), &chain.name, position, rule, data);
             }
+            // A rule that is made of another number of parts than an older version of this program made it of.
+            for handle in &held.handles {
+                self.batch.delete_rule(self.at(), &chain.name, *handle);
+            }
         }
         Ok(())
     }
@@ -200,4 +216,60 @@ fn policy(policy: Policy) -> nft::Policy {
 
 fn unwritable(error: text::Unprintable) -> Refusal {
     Refusal::new(error.0, "a ruleset with it could not be saved and loaded again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::Action;
+
+    fn table(chains: Vec<Chain>) -> Table {
+        Table { family: Family::V4, name: "raw".to_owned(), chains, exists: true }
+    }
+
+    fn chain(name: &str, handle: Option<u64>, rules: Vec<Held>) -> Chain {
+        Chain { name: name.to_owned(), base: None, rules, origin: handle.map(|handle| (name.to_owned(), handle)) }
+    }
+
+    fn rule(spec: &str, handles: &[u64]) -> Held {
+        Held {
+            spec: spec.to_owned(),
+            jump: None,
+            counters: (0, 0),
+            handles: handles.to_vec(),
+            parts: handles.len() as u8,
+            overflow: Vec::new(),
+            recounted: false,
+        }
+    }
+
+    fn actions(before: &Table, after: &Table) -> Vec<Action> {
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[] };
+        let change = between(&place, before, after).expect("it can be carried");
+        change.batch.changes().iter().map(|change| change.action.clone()).collect()
+    }
+
+    #[test]
+    fn a_chain_that_is_made_anew_under_its_old_name_is_the_same_to_the_kernel() {
+        let before = table(vec![chain("mine", Some(7), vec![rule("-j DROP", &[1])])]);
+        let after = table(vec![chain("mine", None, vec![rule("-j ACCEPT", &[])])]);
+        let actions = actions(&before, &after);
+        assert!(
+            matches!(actions.as_slice(), [Action::DeleteRule { handle: 1, .. }, Action::AddRule { .. }]),
+            "{actions:?}"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_is_recounted_in_other_parts_does_not_stay_beside_itself() {
+        let before = table(vec![chain("mine", Some(7), vec![rule("-j DROP", &[1, 2])])]);
+        let mut after = before.clone();
+        after.chains[0].rules[0].recounted = true;
+        let actions = actions(&before, &after);
+        let deleted = actions.iter().filter_map(|action| match action {
+            Action::DeleteRule { handle, .. } => Some(*handle),
+            _ => None,
+        });
+        assert_eq!(deleted.collect::<Vec<_>>(), [1, 2], "{actions:?}");
+    }
 }

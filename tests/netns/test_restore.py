@@ -89,6 +89,17 @@ def test_commands_inside(both, front):
     both.state()
 
 
+def test_a_file_again(both, front):
+    """Loading what was saved: chains keep their names, and what the file does not say is as after a first load."""
+    saved = b"*raw\n:PREROUTING DROP [0:0]\n:a - [0:0]\n:b - [0:0]\n-A PREROUTING -j a\n-A a -p tcp -j b\n-A b -j DROP\nCOMMIT\n"
+    for _ in range(3):
+        both.run(f"{front}-restore", 0, stdin=saved)
+        both.run(f"{front} -t raw -S", 0)
+    both.run(f"{front}-restore", 0, stdin=b"*raw\n:b - [0:0]\n-A b -j ACCEPT\n-A OUTPUT -j b\nCOMMIT\n")
+    both.run(f"{front} -t raw -S", 0)
+    both.state()
+
+
 def test_several_sections_of_one_table(both, front):
     both.run(f"{front}-restore", stdin=b"*raw\n-A OUTPUT -p tcp -j DROP\nCOMMIT\n*filter\n-A OUTPUT -j DROP\nCOMMIT\n*raw\n-A OUTPUT -p udp -j DROP\nCOMMIT\n")
     both.state()
