@@ -635,7 +635,13 @@ impl Session<'_> {
     /// What a restore without `--noflush` begins with.
     pub fn clear(&mut self) {
         self.table.chains.retain(|chain| chain.base.is_some());
-        self.table.chains.iter_mut().for_each(|chain| chain.rules.clear());
+        for chain in &mut self.table.chains {
+            chain.rules.clear();
+            // iptables-nft takes the whole table away, policies too.
+            if self.dialect.variant == Variant::Nft {
+                chain.base = Chain::untouched(&chain.name).base;
+            }
+        }
     }
 }
 
