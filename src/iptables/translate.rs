@@ -8,7 +8,7 @@ use super::interface::InterfaceMatch;
 use super::rule::{Rule, Target};
 use crate::error::Refusal;
 use crate::family::Family;
-use crate::nft::expr::{Alternative, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+use crate::nft::expr::{Alternative, Base, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
 
 /// Where a rule is to stand.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,38 @@ fn fragment_test(inverted: bool) -> Expr {
     })
 }
 
+/// The packet is whole or its first fragment, in IPv6: the kernel loads three bytes the long way, which fails for later
+/// fragments.
+fn not_a_fragment_v6() -> Expr {
+    Expr::Match(Match {
+        key: Key::Payload(Field::Raw { base: Base::Transport, offset: 0, len: 24 }),
+        mask: None,
+        op: Op::Ge,
+        value: Value::Bytes(vec![0; 3]),
+    })
+}
+
+/// xt's matches see no transport header in later fragments. nf_tables' short way of loading one or two bytes of it does
+/// not ask, and reads in their place what the fragment bears (IPv4) or the IPv6 header.
+fn guard_from_fragments(family: Family, alternative: &mut Alternative) {
+    let guard = match family {
+        Family::V4 => not_a_fragment(),
+        Family::V6 => not_a_fragment_v6(),
+    };
+    let first = alternative.iter().position(|expr| matches!(expr, Expr::Match(found) if is_of_transport(found.key)));
+    if let Some(first) = first.filter(|first| !alternative.iter().take(*first).any(|expr| *expr == guard)) {
+        alternative.insert(first, guard);
+    }
+}
+
+fn is_of_transport(key: Key) -> bool {
+    match key {
+        Key::Payload(field) => field.is_of_transport(),
+        Key::TcpOption(_) => true,
+        _ => false,
+    }
+}
+
 impl Rule {
     /// The rule as nf_tables expressions: alternatives that exclude each other, nearly always one. A counter stands
     /// right before what the target does; the first alternative's begins with this rule's counters. Whatever has no
@@ -53,6 +85,7 @@ impl Rule {
         for m in &self.matches {
             alternatives = product(&alternatives, &m.translate(&rule)?);
         }
+        alternatives.iter_mut().for_each(|alternative| guard_from_fragments(self.family, alternative));
         if alternatives.len() > 1
             && let Some(stateful) = self.matches.iter().find(|m| m.is_stateful())
         {
@@ -129,5 +162,39 @@ fn interface(option: &str, key: Meta, wanted: Option<&InterfaceMatch>) -> Result
         }
         Some(wanted) if wanted.is_all() => Ok(None),
         Some(wanted) => Ok(Some(matching(Key::Meta(key), wanted.inverted, Value::Bytes(wanted.bytes())))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::dialect::{Dialect, Variant};
+    use crate::iptables::{Command, parse};
+
+    fn guards(family: Family, rule: &str) -> Vec<usize> {
+        let dialect = Dialect { family, variant: Variant::Legacy, version: (1, 8, 9) };
+        let words: Vec<String> = format!("-A PREROUTING {rule}").split(' ').map(str::to_owned).collect();
+        let Ok(Command::Append { rules, .. }) = parse(family, &words, &dialect).map(|read| read.command) else {
+            panic!("{rule}");
+        };
+        let context = TranslateContext { family, table: "raw", chain: "PREROUTING" };
+        let guard = if family == Family::V4 { not_a_fragment() } else { not_a_fragment_v6() };
+        let alternatives = rules[0].translate(&context).expect("it can be carried");
+        alternatives.iter().map(|one| one.iter().filter(|expr| **expr == guard).count()).collect()
+    }
+
+    #[test]
+    fn no_transport_header_is_read_out_of_a_later_fragment() {
+        for family in [Family::V4, Family::V6] {
+            assert_eq!(guards(family, "-p tcp --dport 80"), [1]);
+            assert_eq!(guards(family, "-p tcp --tcp-flags SYN SYN --sport 1 --dport 2"), [1]);
+            assert_eq!(guards(family, "-p udp -m udp"), [1]);
+            assert_eq!(guards(family, "-p udp -m multiport --ports 1,2"), [1, 1]);
+            assert_eq!(guards(family, "-p tcp"), [0]);
+            assert_eq!(guards(family, "-m length --length 500"), [0]);
+        }
+        assert_eq!(guards(Family::V4, "-p icmp --icmp-type 8"), [1]);
+        assert_eq!(guards(Family::V6, "-p icmpv6 --icmpv6-type 128/0"), [1]);
+        assert_eq!(guards(Family::V4, "! -f -p udp --dport 5"), [1]);
     }
 }

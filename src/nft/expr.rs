@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::key;
+use super::uapi::payload;
+
 /// One alternative of a rule: its expressions in order. A rule whose matches cannot be said in one conjunction is a
 /// list of alternatives that exclude each other, so that exactly one of them acts on a packet.
 pub type Alternative = Vec<Expr>;
@@ -226,6 +229,13 @@ pub enum Field {
         offset: u16,
         len: u16,
     },
+}
+
+impl Field {
+    /// Whether it lies in the transport header.
+    pub fn is_of_transport(self) -> bool {
+        key::place(self).base == payload::TRANSPORT_HEADER
+    }
 }
 
 /// `enum nft_payload_bases`.

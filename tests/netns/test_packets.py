@@ -2,6 +2,7 @@
 
 import shlex
 import socket
+import struct
 
 import pytest
 
@@ -9,6 +10,9 @@ import harness
 import packets as p
 
 SIX = {"source": p.PEER6, "target": p.OURS6}
+
+# Looks like a header with ports 80 and 80.
+PORTS_80 = struct.pack("!HHHH", 80, 80, 16, 0) + bytes(8)
 
 # rule, packets it means, packets it does not mean. A packet is bytes, or (bytes, frame options).
 V4 = {
@@ -23,6 +27,10 @@ V4 = {
     "interface-wildcard-other": ("-i ex+", [], [p.udp()]),
     "fragment": ("-f", [p.udp(fragment=2)], [p.udp(), p.udp(more=True)]),
     "fragment-inverted": ("! -f", [p.udp(), p.udp(more=True)], [p.udp(fragment=2)]),
+    "later-fragment-udp": ("-p udp --dport 80", [p.udp(dport=80, more=True)], [p.ip(17, PORTS_80, p.PEER4, p.OURS4, fragment=2)]),
+    "later-fragment-tcp": ("-p tcp ! --sport 81", [], [p.ip(6, PORTS_80, p.PEER4, p.OURS4, fragment=2)]),
+    "later-fragment-multiport": ("-p udp -m multiport --ports 80,81", [], [p.ip(17, PORTS_80, p.PEER4, p.OURS4, fragment=2)]),
+    "later-fragment-icmp": ("-p icmp --icmp-type 0", [], [p.ip(1, bytes(16), p.PEER4, p.OURS4, fragment=2)]),
     "icmp": ("-p icmp --icmp-type echo-request", [p.icmp(8)], [p.icmp(0), p.udp()]),
     "icmp-code": ("-p icmp --icmp-type 3/4", [p.icmp(3, 4)], [p.icmp(3, 3), p.icmp(4, 4)]),
     "icmp-inverted": ("-p icmp ! --icmp-type 3/4", [p.icmp(3, 3), p.icmp(8)], [p.icmp(3, 4), p.udp()]),
@@ -78,7 +86,12 @@ EITHER = lambda **to: {
     "conntrack-quirk": ("-m conntrack --ctstate INVALID --ctproto tcp", [p.udp(**to)], []),
     "limit": ("-p udp -m limit --limit 1/day --limit-burst 1", [p.udp(**to)], [p.udp(**to), p.udp(**to)]),
 }
+# Where the kernel takes the start of a later fragment's transport header to be, the IPv6 header begins: 0x6000.
+LATER6 = p.ip(44, struct.pack("!BBHI", 17, 0, 2 << 3, 7) + PORTS_80, p.PEER6, p.OURS6)
 V6 = {
+    "later-fragment-protocol": ("-p udp", [LATER6], []),
+    "later-fragment-ports": ("-p udp --sport 24576", [], [LATER6]),
+    "later-fragment-any": ("-p udp -m udp", [p.udp(**SIX)], [LATER6]),
     "source": ("-s fd09::2", [p.udp(**SIX)], [p.udp(source="fd09::3", target=p.OURS6)]),
     "source-odd-mask": ("-s fd09::2/ffff::ffff", [p.udp(**SIX)], [p.udp(source="fd09::3", target=p.OURS6)]),
     "destination-inverted": ("! -d fd09::/64", [], [p.udp(**SIX)]),
@@ -109,6 +122,8 @@ def wires(both):
 
 @pytest.mark.parametrize("front, name", CASES)
 def test_match(both, wires, front, name):
+    if name.startswith("later-fragment") and both.subject.variant == "nft":
+        pytest.skip("iptables-nft itself reads ports out of later fragments")
     rule, meant, others = FAMILIES[front][name]
     both.run([front, "-t", "raw", "-A", "PREROUTING", *shlex.split(rule), "-j", "DROP"], 0)
     for (subject, place), wire in zip(both.places, wires):
