@@ -20,6 +20,9 @@ pub struct Place<'a> {
     pub table: &'a str,
     /// Its built-in chains.
     pub builtins: &'a [Builtin],
+    /// Makes all built-in chains at the first change, as iptables-legacy has them: policies count from then on.
+    /// iptables-nft makes each when it is first used.
+    pub eager: bool,
 }
 
 /// What is to be sent, and how it reads.
@@ -111,9 +114,10 @@ impl<'a> Writer<'a> {
     }
 
     fn add_chains(&mut self, after: &Table) {
+        let made = !self.batch.is_empty();
         for chain in after.chains.iter().filter(|chain| chain.origin.is_none()) {
             match chain.base {
-                Some(base) if chain.is_in_use() => self.add_base_chain(chain, base),
+                Some(base) if chain.is_in_use() || made && self.place.eager => self.add_base_chain(chain, base),
                 Some(_) => {}
                 None => self.batch.add_chain(self.at(), &chain.name),
             }
@@ -224,7 +228,7 @@ mod tests {
     use crate::nft::Action;
 
     fn table(chains: Vec<Chain>) -> Table {
-        Table { family: Family::V4, name: "raw".to_owned(), chains, exists: true }
+        Table { family: Family::V4, name: "raw".to_owned(), chains, exists: true, renewed: false }
     }
 
     fn chain(name: &str, handle: Option<u64>, rules: Vec<Held>) -> Chain {
@@ -244,7 +248,7 @@ mod tests {
     }
 
     fn actions(before: &Table, after: &Table) -> Vec<Action> {
-        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[] };
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false };
         let change = between(&place, before, after).expect("it can be carried");
         change.batch.changes().iter().map(|change| change.action.clone()).collect()
     }

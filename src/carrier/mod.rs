@@ -45,6 +45,8 @@ pub struct Section<'a> {
     pub counters: bool,
     /// `--test`
     pub test: bool,
+    /// Tells what is done. iptables-restore's `--verbose` does so without `--noflush` alone.
+    pub verbose: bool,
 }
 
 /// What is wrong with a line of a restore file.

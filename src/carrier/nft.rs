@@ -12,6 +12,7 @@ use crate::config::CarrierKind;
 use crate::error::{Error, TableError};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
+use crate::iptables::parse::NAME_MAX;
 use crate::iptables::restore::{self, Line};
 use crate::iptables::{self, Command, Invocation};
 use crate::nft::userdata::{self, Decoded};
@@ -93,7 +94,7 @@ impl NftCarrier {
 
     fn untouched(&self) -> Table {
         let chains = builtins(&self.table).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
-        Table { family: self.family, name: self.table.clone(), chains, exists: false }
+        Table { family: self.family, name: self.table.clone(), chains, exists: false, renewed: false }
     }
 
     fn read(&mut self) -> Result<Reading, Error> {
@@ -212,7 +213,12 @@ impl NftCarrier {
             let Reading { table: before, generation } = self.read().map_err(&lift)?;
             let mut after = before.clone();
             compute(&mut after)?;
-            let place = Place { family: self.family, table: &self.name, builtins: builtins(&self.table) };
+            let place = Place {
+                family: self.family,
+                table: &self.name,
+                builtins: builtins(&self.table),
+                eager: self.dialect.variant == Variant::Legacy,
+            };
             let Change { batch, lines } = change::between(&place, &before, &after).map_err(&lift)?;
             if dry || batch.is_empty() {
                 return Ok(Applied::default());
@@ -306,7 +312,7 @@ impl Carrier for NftCarrier {
             out.truncate(start);
             let mut session = Session { table, dialect: &dialect, out };
             if !section.noflush {
-                session.clear();
+                session.clear(section.verbose);
             }
             for (number, text) in &section.lines {
                 line(&mut session, section, family, &table_name, *number, text)
@@ -337,8 +343,16 @@ fn line(
     text: &str,
 ) -> Result<(), Error> {
     match restore::read_line(text) {
+        Line::Comment(text) if section.verbose => {
+            session.out.push_str(&format!("#{text}\n"));
+            Ok(())
+        }
         Line::Blank | Line::Comment(_) | Line::Commit => Ok(()),
         Line::Chain { name, policy, counters } => {
+            admit_name(session.dialect, &name)?;
+            if section.counters && counters.is_none() && policy != "-" {
+                return Err(Error::Parameter(format!("invalid policy counters for chain '{name}'\n")));
+            }
             let counters = if section.counters { counters } else { Some((0, 0)) };
             let declared = session.declare(&name, &policy, counters, section.noflush);
             declared.map_err(|error| undeclared(session.dialect, number, &name, &policy, error))
@@ -354,6 +368,12 @@ fn line(
             }
             words.extend(args);
             let mut invocation = iptables::parse(family, &words, session.dialect)?;
+            if invocation.wait.is_some() {
+                return Err(Error::Parameter("You cannot use `-w' from iptables-restore".to_owned()));
+            }
+            if section.verbose {
+                invocation.verbose = invocation.verbose.max(1);
+            }
             if let (Some(counters), true) = (counters, section.counters) {
                 count(&mut invocation.command, counters);
             }
@@ -371,6 +391,18 @@ fn is_of_the_other_family(args: &[String], family: Family) -> bool {
         Family::V6 => ["-4", "--ipv4"],
     };
     args.iter().any(|word| other.contains(&word.as_str()))
+}
+
+/// What `:CHAIN` may be called. iptables-legacy-restore looks at the length alone.
+fn admit_name(dialect: &Dialect, name: &str) -> Result<(), Error> {
+    let long = name.len() > NAME_MAX;
+    let text = match dialect.variant {
+        Variant::Legacy if long => format!("Invalid chain name `{name}' ({NAME_MAX} chars max)"),
+        Variant::Nft if long => format!("chain name `{name}' too long (must be under {} chars)", NAME_MAX + 1),
+        Variant::Nft if name.starts_with('-') => "chain name not allowed to start with `-'".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Error::Parameter(text))
 }
 
 /// iptables-legacy-restore has words of its own for a policy that cannot be set.

@@ -10,6 +10,7 @@ use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::ext::Place;
 use crate::iptables::list::ChainState;
+use crate::iptables::rule::Target;
 use crate::iptables::{self, Command, Invocation, ListOptions, Rule};
 
 /// What happens to packets that reach the end of a built-in chain.
@@ -143,6 +144,8 @@ pub struct Table {
     pub chains: Vec<Chain>,
     /// The kernel has it.
     pub exists: bool,
+    /// A restore has begun it anew. To iptables-nft its built-in chains are then ones that were never used.
+    pub renewed: bool,
 }
 
 impl Table {
@@ -303,26 +306,36 @@ impl Session<'_> {
     /// Index of the rule at a 1-based position. iptables-nft makes built-in chains only when they are first used, and
     /// says so when one that was never used is asked for a rule by number.
     fn existing(&mut self, chain: &str, position: u32, missing: TableError) -> Result<usize, Error> {
-        let never_used = self.dialect.variant == Variant::Nft;
+        let (never_used, renewed) = (self.dialect.variant == Variant::Nft, self.table.renewed);
         let chain = self.table.chain_mut(chain)?;
         match index_of(position).filter(|index| *index < chain.rules.len()) {
             Some(index) => Ok(index),
-            None if never_used && chain.base.is_some() && chain.origin.is_none() && chain.rules.is_empty() => {
+            None if never_used
+                && chain.base.is_some()
+                && (renewed || chain.origin.is_none())
+                && chain.rules.is_empty() =>
+            {
                 Err(TableError::NoChain.into())
             }
             None => Err(missing.into()),
         }
     }
 
-    fn find(&self, chain: &str, wanted: &Held) -> Result<usize, Error> {
+    fn find(&self, chain: &str, wanted: &Held, sought: &Rule) -> Result<usize, Error> {
         let rules = &self.table.chain(chain).ok_or(TableError::BadRule)?.rules;
-        rules.iter().position(|rule| rule.is(wanted)).ok_or_else(|| TableError::BadRule.into())
+        rules.iter().position(|rule| rule.is(wanted)).ok_or_else(|| self.not_found(sought).into())
+    }
+
+    /// iptables-legacy has other words for a rule with more of a target than a verdict.
+    fn not_found(&self, rule: &Rule) -> TableError {
+        let verdict = matches!(rule.target, Target::None | Target::Accept | Target::Drop | Target::Return);
+        if verdict || self.dialect.variant == Variant::Nft { TableError::BadRule } else { TableError::NoChain }
     }
 
     fn delete(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
         let wanted = self.admit(rules)?;
         for (rule, held) in rules.iter().zip(&wanted) {
-            let found = self.find(chain, held);
+            let found = self.find(chain, held, rule);
             if self.dialect.variant == Variant::Legacy || found.is_ok() {
                 self.describe(invocation, std::slice::from_ref(rule));
             }
@@ -335,7 +348,7 @@ impl Session<'_> {
     fn check(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
         let wanted = self.admit(rules)?;
         for (rule, held) in rules.iter().zip(&wanted) {
-            let found = self.find(chain, held);
+            let found = self.find(chain, held, rule);
             if self.dialect.variant == Variant::Legacy || found.is_ok() {
                 self.describe(invocation, std::slice::from_ref(rule));
             }
@@ -461,7 +474,7 @@ impl Session<'_> {
     }
 
     fn rename_chain(&mut self, from: &str, to: &str) -> Result<(), Error> {
-        if self.table.chain(to).is_some() && (from != to || self.table.chain(from).is_none()) {
+        if self.table.chain(to).is_some() {
             return Err(TableError::FileExists.into());
         }
         let chain = self.table.chain_mut(from)?;
@@ -633,7 +646,14 @@ impl Session<'_> {
     }
 
     /// What a restore without `--noflush` begins with.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self, verbose: bool) {
+        self.table.renewed = true;
+        let names = self.table.chains.iter().map(|chain| format!("Flushing chain `{}'\n", chain.name));
+        let users = self.table.chains.iter().filter(|chain| chain.base.is_none());
+        let told = names.chain(users.map(|chain| format!("Deleting chain `{}'\n", chain.name)));
+        if verbose {
+            self.out.extend(told);
+        }
         self.table.chains.retain(|chain| chain.base.is_some());
         for chain in &mut self.table.chains {
             chain.rules.clear();

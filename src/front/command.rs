@@ -21,15 +21,22 @@ pub fn answer(context: &Context) -> ExitCode {
     }
 }
 
+/// Table of a command line that names none (iptables(8), --table).
+const DEFAULT_TABLE: &str = "filter";
+
 /// The table that the command line means, if it is one that may be carried.
 ///
 /// A table's name can stand only at the end of a word (`-t raw`, `--table=raw`, `-nvLtraw`), so a command line
 /// without such a word needs no reading at all.
 fn carried_table(context: &Context) -> Option<&str> {
-    let named = |table: &&str| context.args.iter().any(|arg| arg.as_bytes().ends_with(table.as_bytes()));
-    let table = context.snapshot.carried_tables(context.front.family).find(named)?;
+    let tables = || context.snapshot.carried_tables(context.front.family);
+    let named = |table: &str| context.args.iter().any(|arg| arg.as_bytes().ends_with(table.as_bytes()));
+    if !tables().any(|table| table == DEFAULT_TABLE || named(table)) {
+        return None;
+    }
     let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    (iptables::peek_table(&args) == Some(table)).then_some(table)
+    let meant = iptables::peek_table(&args).unwrap_or(DEFAULT_TABLE);
+    tables().find(|table| *table == meant)
 }
 
 fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
@@ -40,6 +47,7 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     if matches!(invocation.command, Command::Version | Command::Help) {
         return context.pass_through();
     }
+    context.warn(&invocation.warnings);
     let mut out = String::new();
     match context.carrier(table).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
         Ok(applied) => {

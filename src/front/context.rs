@@ -171,6 +171,13 @@ impl Context {
         ExitCode::from(error.code())
     }
 
+    /// Prints what iptables says of a command before it carries it out.
+    pub fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
+    }
+
     /// Prints what a command that succeeded says.
     pub fn succeed(&self, out: &str) -> ExitCode {
         let mut stdout = io::stdout().lock();

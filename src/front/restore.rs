@@ -16,6 +16,7 @@ struct Options {
     noflush: bool,
     counters: bool,
     test: bool,
+    verbose: bool,
     table: Option<String>,
     file: Option<OsString>,
     /// All but the file's name, for the backend.
@@ -50,7 +51,8 @@ impl Options {
             ("noflush", None) => self.noflush = true,
             ("counters", None) => self.counters = true,
             ("test", None) => self.test = true,
-            ("verbose" | "binary", None) => {}
+            ("verbose", None) => self.verbose = true,
+            ("binary", None) => {}
             ("wait" | "wait-interval", Some(_)) => {}
             ("wait" | "wait-interval", None) => self.optional_number(rest),
             ("table", Some(table)) => self.table = Some(table.to_owned()),
@@ -69,7 +71,8 @@ impl Options {
                 'n' => self.noflush = true,
                 'c' => self.counters = true,
                 't' => self.test = true,
-                'v' | 'b' => {}
+                'v' => self.verbose = true,
+                'b' => {}
                 'w' | 'W' if attached.is_some() => return Some(()),
                 'w' | 'W' => self.optional_number(rest),
                 'T' => {
@@ -182,7 +185,7 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
             continue;
         };
         let name = String::from_utf8_lossy(name);
-        let length = lines.iter().skip(at + 1).take_while(|line| line.trim_ascii_end() != b"COMMIT").count();
+        let length = lines.iter().skip(at + 1).take_while(|line| **line != b"COMMIT").count();
         let end = at + 1 + length;
         let table = carried.iter().map(|carried| carried.table).find(|table| first_word(&name) == *table);
         if let Some(table) = table {
@@ -234,7 +237,7 @@ fn feed(
 ) -> Result<(), ExitCode> {
     let own = lines.get(range.clone()).unwrap_or_default();
     let ends_bare = range.end == lines.len() && !whole.ends_with(b"\n");
-    if own.iter().all(|line| line.is_empty() || line.starts_with(b"#")) {
+    if !options.verbose && own.iter().all(|line| line.is_empty() || line.starts_with(b"#")) {
         return Ok(());
     }
     let mut input = vec![b'\n'; range.start];
@@ -276,6 +279,7 @@ fn section(
         noflush: options.noflush,
         counters: options.counters,
         test: options.test,
+        verbose: options.verbose && !options.noflush,
     };
     let mut carrier = context.carrier(table).map_err(|error| context.fail(&error))?;
     let mut out = String::new();

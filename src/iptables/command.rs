@@ -26,6 +26,8 @@ pub struct Invocation {
     pub wait: Option<Option<u32>>,
     /// `-M`
     pub modprobe: Option<String>,
+    /// What goes to standard error all the same when the command succeeds, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// The commands of iptables(8).

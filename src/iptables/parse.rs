@@ -15,8 +15,12 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 
+/// Headers that ip6tables looks behind for a packet's protocol: routing, fragment, authentication, destination options
+/// (RFC 8200, section 4).
+const EXTENSION_HEADERS: [u8; 4] = [43, 44, 51, 60];
+
 /// XT_EXTENSION_MAXNAMELEN less its NUL (linux/netfilter/x_tables.h).
-const NAME_MAX: usize = 28;
+pub const NAME_MAX: usize = 28;
 
 /// What an option on the line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -518,6 +522,9 @@ impl<'a> Parser<'a> {
         if name.len() > NAME_MAX {
             return Err(parameter(format!("Invalid target name `{name}' ({NAME_MAX} chars max)")));
         }
+        if name.contains(|c: char| c.is_ascii_whitespace()) {
+            return Err(parameter(format!("Invalid target name `{name}'")));
+        }
         if letter == 'g' {
             if ext::is_target_name(name, self.family) {
                 return Err(match self.dialect.variant {
@@ -627,6 +634,7 @@ impl<'a> Parser<'a> {
                 self.carry_out(ordered)?
             }
         };
+        let warnings = self.warnings();
         Ok(Invocation {
             family: self.family,
             table: self.table,
@@ -637,7 +645,21 @@ impl<'a> Parser<'a> {
             line_numbers: self.given.contains(&LINE_NUMBERS),
             wait: self.wait,
             modprobe: self.modprobe,
+            warnings,
         })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.wait_interval && self.dialect.version >= (1, 8, 8) {
+            warnings.push("Ignoring deprecated --wait-interval option.".to_owned());
+        }
+        let Protocol { number, inverted } = self.rule.protocol;
+        if self.family == Family::V6 && !inverted && EXTENSION_HEADERS.contains(&number) {
+            let word = self.protocol_word.as_deref().unwrap_or_default();
+            warnings.push(format!("Warning: never matched protocol: {word}. use extension match instead."));
+        }
+        warnings
     }
 
     fn finish_extensions(&mut self) -> Result<(), Error> {

@@ -18,7 +18,7 @@ pub enum Line {
         name: String,
         /// `-` for a user's chain.
         policy: String,
-        /// In brackets.
+        /// In brackets; `None` for what cannot be read as such, which only `--counters` asks for.
         counters: Option<(u64, u64)>,
     },
     /// A rule or any other command, `[packets:bytes]` perhaps before it.
@@ -71,14 +71,7 @@ fn chain(text: &str) -> Line {
     let mut words = words(text);
     let Some(name) = words.next() else { return Line::Malformed(Malformation::NoChain) };
     let Some(policy) = words.next() else { return Line::Malformed(Malformation::NoPolicy) };
-    let counters = match words.next() {
-        None => None,
-        Some(_) if policy == "-" => None,
-        Some(word) => match counters(word) {
-            Some(counters) => Some(counters),
-            None => return Line::Malformed(Malformation::Counters),
-        },
-    };
+    let counters = words.next().and_then(counters);
     Line::Chain { name: name.to_owned(), policy: policy.to_owned(), counters }
 }
 
@@ -95,10 +88,10 @@ fn command(text: &str) -> Line {
         true => {
             let Some(end) = text.find(']') else { return Line::Malformed(Malformation::Counters) };
             let (bracket, rest) = text.split_at(end + 1);
-            match counters(bracket) {
-                Some(pair) => (Some(pair), rest),
-                None => return Line::Malformed(Malformation::Counters),
+            if !bracket.contains(':') {
+                return Line::Malformed(Malformation::Counters);
             }
+            (counters(bracket), rest)
         }
     };
     // A quote that stays open takes in the newline too.
@@ -177,8 +170,10 @@ mod tests {
         assert_eq!(read_line("# x"), Line::Comment(" x".to_owned()));
         assert_eq!(read_line(""), Line::Blank);
         assert_eq!(read_line("COMMIT\n"), Line::Commit);
-        let chain = Line::Chain { name: "foo".to_owned(), policy: "-".to_owned(), counters: None };
+        let chain = Line::Chain { name: "foo".to_owned(), policy: "-".to_owned(), counters: Some((0, 0)) };
         assert_eq!(read_line(":foo - [0:0]"), chain);
+        let chain = Line::Chain { name: "foo".to_owned(), policy: "DROP".to_owned(), counters: None };
+        assert_eq!(read_line(":foo DROP [x:y]"), chain);
         let args = vec!["-A".to_owned(), "foo".to_owned()];
         assert_eq!(read_line("[1:2] -A foo"), Line::Command { counters: Some((1, 2)), args });
         let args = vec!["x".to_owned(), "a\n".to_owned()];

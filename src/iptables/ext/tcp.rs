@@ -120,7 +120,12 @@ impl Extension for Tcp {
                 if self.flags.is_some() {
                     return Err(Error::Parameter("Only one of `--syn' or `--tcp-flags'  allowed".to_owned()));
                 }
-                self.set_flags(Flags { mask: parse_flags(input.value)?, set: parse_flags(second)?, inverted })
+                let flags = Flags { mask: parse_flags(input.value)?, set: parse_flags(second)?, inverted };
+                // No flags of none are what a rule without flags has: iptables does not tell the two apart.
+                if flags.mask == 0 && flags.set == 0 && !inverted {
+                    return Ok(());
+                }
+                self.set_flags(flags)
             }
             _ => {
                 let kind = number::parse(input.value, 255).filter(|kind| *kind > 0);
@@ -171,6 +176,10 @@ impl Extension for Tcp {
         if !context.protocol.is(ip::TCP) {
             return Err(Refusal::new("-m tcp", "needs -p tcp"));
         }
+        if self.option.is_some() {
+            // xt_tcpudp sees an option whose length is wrong, or that is the header's last byte; nft_exthdr does not.
+            return Err(Refusal::new("--tcp-option", "nf_tables passes over options that are malformed"));
+        }
         let translate = |wanted: Option<PortMatch>, option, field| match wanted {
             Some(ports) => ports.translate(option, field),
             None => Ok(None),
@@ -185,14 +194,6 @@ impl Extension for Tcp {
                 mask: Some(vec![flags.mask]),
                 op: if flags.inverted { Op::Ne } else { Op::Eq },
                 value: Value::Bytes(vec![flags.set]),
-            }));
-        }
-        if let Some((kind, inverted)) = self.option {
-            exprs.push(Expr::Match(Match {
-                key: Key::TcpOption(kind),
-                mask: None,
-                op: Op::Eq,
-                value: Value::Bytes(vec![u8::from(!inverted)]),
             }));
         }
         if exprs.is_empty() {
