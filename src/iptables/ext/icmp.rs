@@ -156,7 +156,9 @@ impl Icmp {
             Some(code) => Some(number::parse(code, 255).ok_or_else(|| unknown("code", text))? as u8),
             None => None,
         };
-        Ok((kind, code))
+        // The kernel asks for no code then, and iptables saves none.
+        let every = self.family == Family::V4 && kind == ANY;
+        Ok((kind, code.filter(|_| !every)))
     }
 
     fn protocol(&self) -> u8 {
