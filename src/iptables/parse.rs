@@ -102,8 +102,8 @@ pub fn peek_table(args: &[String]) -> Option<&str> {
                 Some((name, value)) => (name, Some(value)),
                 None => (name, None),
             };
-            // `ta` is the shortest that no other option of iptables' own begins with; extensions have none either.
-            if name.len() >= 2 && "table".starts_with(name) {
+            // No other option of iptables' own begins with `t`.
+            if !name.is_empty() && "table".starts_with(name) {
                 table = attached.or_else(|| args.next());
             } else if attached.is_none() && takes_word(name) {
                 args.next();

@@ -4,8 +4,17 @@ use super::dialect::{Dialect, Variant};
 use super::*;
 use crate::family::Family;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const DIALECT: Dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 13) };
+
+/// The same cases each time, unless PROPTEST_RNG_SEED asks for others.
+fn seed() -> RngSeed {
+    match ProptestConfig::default().rng_seed {
+        RngSeed::Random => RngSeed::Fixed(20_261_120),
+        fixed => fixed,
+    }
+}
 
 fn parse_rule(words: &[String]) -> Option<Rule> {
     let mut args = vec!["-A".to_owned(), "PREROUTING".to_owned()];
@@ -94,7 +103,7 @@ fn target() -> impl Strategy<Value = Vec<String>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
 
     /// What iptables-save would write is read back as the same rule, and the kept form too.
     #[test]
