@@ -9,7 +9,7 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 /// Local time in the form of ctime(3), without its newline: `Fri Nov 20 21:34:00 2026`.
 pub fn local_timestamp() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let clock = libc::time_t::try_from(seconds).unwrap_or(0);
+    let clock = seconds.try_into().unwrap_or(0);
     // SAFETY: `struct tm` is plain old data, for which all zeroes is a valid value.
     let mut broken: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live locals, and localtime_r keeps neither.
