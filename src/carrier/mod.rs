@@ -14,6 +14,8 @@ use crate::iptables::Invocation;
 pub struct Applied {
     /// What was sent to the kernel, in nft syntax, for the journal. Empty: nothing changed.
     pub lines: Vec<String>,
+    /// What iptables-restore says on standard error all the same, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// Whatever answers iptables for one table of one family.

@@ -224,7 +224,7 @@ impl NftCarrier {
                 return Ok(Applied::default());
             }
             match self.connection.commit(batch, Some(generation)) {
-                Ok(()) => return Ok(Applied { lines }),
+                Ok(()) => return Ok(Applied { lines, ..Applied::default() }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
                 Err(error) => return Err(lift(self.explain(&error))),
             }
@@ -307,15 +307,16 @@ impl Carrier for NftCarrier {
     fn restore(&mut self, section: &Section<'_>, out: &mut String) -> Result<Applied, RestoreError> {
         let (dialect, family) = (self.dialect, self.family);
         let table_name = self.table.clone();
-        let start = out.len();
+        let (start, mut warnings) = (out.len(), Vec::new());
         let compute = |table: &mut Table| {
             out.truncate(start);
+            warnings.clear();
             let mut session = Session { table, dialect: &dialect, out };
             if !section.noflush {
                 session.clear(section.verbose);
             }
             for (number, text) in &section.lines {
-                line(&mut session, section, family, &table_name, *number, text)
+                line(&mut session, &mut warnings, section, family, &table_name, *number, text)
                     .map_err(|error| RestoreError { line: *number, error })?;
             }
             match section.complete {
@@ -324,7 +325,8 @@ impl Carrier for NftCarrier {
             }
         };
         let lift = |error| RestoreError { line: section.commit, error };
-        self.transact(compute, lift, section.test)
+        let applied = self.transact(compute, lift, section.test)?;
+        Ok(Applied { warnings, ..applied })
     }
 }
 
@@ -336,6 +338,7 @@ fn no_commit(dialect: &Dialect, line: usize) -> Error {
 
 fn line(
     session: &mut Session<'_>,
+    warnings: &mut Vec<String>,
     section: &Section<'_>,
     family: Family,
     table: &str,
@@ -371,6 +374,7 @@ fn line(
             if invocation.wait.is_some() {
                 return Err(Error::Parameter("You cannot use `-w' from iptables-restore".to_owned()));
             }
+            warnings.append(&mut invocation.warnings);
             if section.verbose {
                 invocation.verbose = invocation.verbose.max(1);
             }

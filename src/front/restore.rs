@@ -285,6 +285,7 @@ fn section(
     let mut out = String::new();
     match carrier.restore(&section, &mut out) {
         Ok(applied) => {
+            context.warn(&applied.warnings);
             if !applied.lines.is_empty() {
                 context.tell(table, &applied.lines, why, Ok(()));
             }

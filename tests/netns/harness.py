@@ -235,8 +235,12 @@ class Both:
         results = [self.call(subject, place, argv) for subject, place in self.places]
         wanted, got = results[0], results[-1]
         if wanted.rc == 0 and got.rc != 0 and any(reason in got.err for reason in REFUSALS):
-            undo = ["-D" if word in ("-A", "-I") else word for word in argv]
-            self.call(*self.places[0], undo)
+            # By its number: an original may take it for another rule of the chain, which it would then delete instead.
+            at = next(index for index, word in enumerate(argv) if word in ("-A", "-I"))
+            front, chain = argv[0], argv[at + 1]
+            listed = self.call(*self.places[0], [front, "-t", "raw", "-S", chain]).out.splitlines()
+            number = sum(line.startswith(b"-A ") for line in listed) if argv[at] == "-A" else 1
+            self.call(*self.places[0], [front, "-t", "raw", "-D", chain, str(number)])
             return False
         if len(results) == 2:
             self.compare(wanted, got)

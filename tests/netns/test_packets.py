@@ -58,8 +58,6 @@ EITHER = lambda **to: {
     "tcp-syn": ("-p tcp --syn", [p.tcp(flags=0x02, **to)], [p.tcp(flags=0x12, **to), p.tcp(flags=0x10, **to)]),
     "tcp-not-syn": ("-p tcp ! --syn", [p.tcp(flags=0x12, **to)], [p.tcp(flags=0x02, **to)]),
     "tcp-flags": ("-p tcp --tcp-flags FIN,SYN,RST,ACK FIN,ACK", [p.tcp(flags=0x11, **to), p.tcp(flags=0x19, **to)], [p.tcp(flags=0x01, **to), p.tcp(flags=0x13, **to)]),
-    "tcp-option": ("-p tcp --tcp-option 2", [p.tcp(options=b"\2\4\5\xb4", **to), p.tcp(options=b"\1\2\4\5\xb4", **to)], [p.tcp(**to), p.tcp(options=b"\3\3\7", **to)]),
-    "tcp-option-inverted": ("-p tcp ! --tcp-option 2", [p.tcp(**to), p.tcp(options=b"\3\3\7", **to)], [p.tcp(options=b"\2\4\5\xb4", **to)]),
     "udp-dport": ("-p udp --dport 53", [p.udp(dport=53, **to)], [p.udp(dport=54, **to), p.tcp(dport=53, **to)]),
     "udp-both": ("-p udp --sport 1:9 ! --dport 53", [p.udp(sport=5, dport=1, **to)], [p.udp(sport=5, dport=53, **to), p.udp(sport=10, dport=1, **to)]),
     "multiport-dports": ("-p tcp -m multiport --dports 80,90:95", [p.tcp(dport=80, **to), p.tcp(dport=93, **to)], [p.tcp(dport=81, **to), p.tcp(sport=80, **to)]),

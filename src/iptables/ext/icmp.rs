@@ -156,9 +156,7 @@ impl Icmp {
             Some(code) => Some(number::parse(code, 255).ok_or_else(|| unknown("code", text))? as u8),
             None => None,
         };
-        // The kernel asks for no code then, and iptables saves none.
-        let every = self.family == Family::V4 && kind == ANY;
-        Ok((kind, code.filter(|_| !every)))
+        Ok((kind, code))
     }
 
     fn protocol(&self) -> u8 {
