@@ -4,7 +4,13 @@
 #![forbid(unsafe_code)]
 
 use crate::iptables::dialect::Dialect;
-use std::fmt;
+use nix::errno::Errno;
+use std::{fmt, io};
+
+/// What the system says of `error`, without the number that Rust adds (strerror(3)).
+pub fn reason(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |number| Errno::from_raw(number).desc().to_owned())
+}
 
 /// What a front can fail with.
 #[derive(Clone, Debug, PartialEq, Eq)]

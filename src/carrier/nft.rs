@@ -9,7 +9,7 @@ use super::change::{self, Change, Place};
 use super::table::{Base, Chain, Held, Policy, Session, Table};
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
-use crate::error::{Error, TableError};
+use crate::error::{Error, TableError, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::NAME_MAX;
@@ -267,7 +267,7 @@ fn jump_of(info: &RuleInfo) -> Option<String> {
 
 /// The kernel cannot even be asked.
 fn unavailable(error: &io::Error) -> Error {
-    let reason = error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
+    let reason = reason(error);
     Error::Resource(format!("Could not fetch rule set generation id: {reason}"))
 }
 

@@ -3,7 +3,7 @@
 
 use super::context::{Context, may_administer};
 use crate::carrier::{Carrier, RestoreError, Section};
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::plan::Plan;
 use std::ffi::OsString;
@@ -156,9 +156,7 @@ fn input(options: &Options) -> Result<Vec<u8>, Error> {
         Ok(_) => Ok(bytes),
         Err(error) => {
             let name = options.file.clone().unwrap_or_default();
-            let reason = error
-                .raw_os_error()
-                .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_owned());
+            let reason = reason(&error);
             let stderr = format!("Can't open {}: {reason}\n", name.to_string_lossy());
             Err(Error::Verbatim { stderr, code: 1 })
         }

@@ -2,7 +2,7 @@
 
 use super::context::{Context, exit_code, may_administer};
 use crate::carrier::Carrier;
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::iptables::dialect::Variant;
 use crate::plan::Plan;
 use crate::sys::time::local_timestamp;
@@ -171,18 +171,9 @@ fn deliver(context: &Context, options: &Options, text: &str) -> ExitCode {
     let Some(path) = &options.file else { return context.succeed(text) };
     match File::create(path).and_then(|mut file| file.write_all(text.as_bytes())) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => context.fail(&Error::Verbatim {
-            stderr: format!("Failed to open file, error: {}\n", context_free(&error)),
-            code: 1,
-        }),
+        Err(error) => context
+            .fail(&Error::Verbatim { stderr: format!("Failed to open file, error: {}\n", reason(&error)), code: 1 }),
     }
-}
-
-/// The system's words, without Rust's addition of the number.
-fn context_free(error: &std::io::Error) -> String {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_owned())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 
 pub mod exec;
 
-pub mod file;
 pub mod netlink;
 pub mod netns;
 pub mod rtnl;
