@@ -130,6 +130,22 @@ pub struct BaseChain {
     pub hook: String,
     /// As xtables registers it (linux/netfilter_ipv4.h, `enum nf_ip_hook_priorities`).
     pub priority: i32,
+    /// Type of the nf_tables chain.
+    #[serde(default, rename = "type")]
+    pub kind: ChainType,
+}
+
+/// Types of nf_tables base chains (nft(8), CHAINS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChainType {
+    /// For filtering.
+    #[default]
+    Filter,
+    /// Routes again when the packet was changed.
+    Route,
+    /// Network address translation.
+    Nat,
 }
 
 impl Table {

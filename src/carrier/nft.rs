@@ -55,7 +55,12 @@ pub fn builtins(table: &str) -> &'static [Builtin] {
 
 fn builtin(chain: &'static rules::BaseChain) -> Option<Builtin> {
     let hook = HookPoint::ALL.into_iter().find(|hook| hook.nft() == chain.hook)?;
-    Some(Builtin { name: &chain.name, hook, priority: chain.priority, kind: ChainKind::Filter })
+    let kind = match chain.kind {
+        rules::ChainType::Filter => ChainKind::Filter,
+        rules::ChainType::Route => ChainKind::Route,
+        rules::ChainType::Nat => ChainKind::Nat,
+    };
+    Some(Builtin { name: &chain.name, hook, priority: chain.priority, kind })
 }
 
 /// Our table's name for the iptables table `table`.

@@ -544,7 +544,7 @@ impl<'a> Parser<'a> {
                     self.add_options(target.options(), Id::Target);
                     Target::Extension(target)
                 }
-                Lookup::NotCarried => return Err(not_carried("-j", name)),
+                Lookup::NotCarried(why) => return Err(not_carried("-j", name, why)),
                 Lookup::Unknown => Target::Jump(name.to_owned()),
             },
         };
@@ -559,7 +559,7 @@ impl<'a> Parser<'a> {
                 self.rule.matches.push(extension);
                 Ok(())
             }
-            Lookup::NotCarried => Err(not_carried("-m", name)),
+            Lookup::NotCarried(why) => Err(not_carried("-m", name, why)),
             Lookup::Unknown => Err(parameter(format!("Couldn't load match `{name}':No such file or directory\n"))),
         }
     }
@@ -827,8 +827,8 @@ fn check_options(name: &str, options: &'static [Opt], seen: impl Fn(u8) -> bool)
     Ok(())
 }
 
-fn not_carried(option: &str, name: &str) -> Error {
-    Error::Refused(Refusal::new(format!("{option} {name}"), "is not among what can be carried"))
+fn not_carried(option: &str, name: &str, why: &str) -> Error {
+    Error::Refused(Refusal::new(format!("{option} {name}"), why))
 }
 
 fn too_long(name: &str) -> Error {

@@ -169,13 +169,13 @@ impl Snapshot {
             .map_or_else(|| untried(table, carrier), |entry| entry.ability.clone())
     }
 
-    /// What may carry `table`, first choice first; without what is no carrier of it. Of tables that Docker does not
-    /// use, the backend alone.
+    /// What may carry `table`, first choice first; without what is no carrier of it.
     pub fn carriers<'a>(&'a self, family: Family, table: &'a str) -> impl Iterator<Item = CarrierKind> + 'a {
         let of_table = move |entry: &&Entry| entry.family == family && entry.table == table;
         let listed = self.abilities.iter().filter(of_table).map(|entry| entry.carrier);
-        let none = self.abilities.iter().find(of_table).is_none();
-        listed.chain(none.then_some(CarrierKind::Backend))
+        let backend = move |entry: &&Entry| of_table(entry) && entry.carrier == CarrierKind::Backend;
+        let untried = !self.abilities.iter().any(|entry| backend(&entry));
+        untried.then_some(CarrierKind::Backend).into_iter().chain(listed)
     }
 
     fn is_known(&self) -> bool {
@@ -278,9 +278,11 @@ fn summarise(found: &[Backend], tests: &Tests, choice: Option<&Choice>) -> Snaps
         nf_tables: has_nf_tables(&tests.nf_tables),
         abilities: Vec::new(),
     };
-    for (family, table) in Family::ALL.into_iter().flat_map(|family| trial::tables().map(move |table| (family, table)))
-    {
-        for carrier in table.carriers.iter().copied() {
+    let tables = || rules::tables().iter();
+    for (family, table) in Family::ALL.into_iter().flat_map(|family| tables().map(move |table| (family, table))) {
+        // A table that Docker does not use is not tried with the backend: that would load its module for nothing.
+        let tried = trial.is_none_or(|trial| trial.ability(family, &table.name).is_some());
+        for carrier in table.carriers.iter().copied().filter(|carrier| tried || *carrier != CarrierKind::Backend) {
             let ability = carrier_ability(family, table, carrier, trial, &tests.nf_tables);
             snapshot.set_ability(family, &table.name, carrier, ability);
         }

@@ -87,7 +87,8 @@ impl Bench {
         match capability.kind {
             CapabilityKind::Generation => self.try_generation(),
             CapabilityKind::Chain => {
-                self.transact(|batch, table| batch.add_base_chain(table, base_chain(ChainKind::Nat)))
+                let kind = if capability.key == "nat" { ChainKind::Nat } else { ChainKind::Route };
+                self.transact(|batch, table| batch.add_base_chain(table, base_chain(kind)))
             }
             CapabilityKind::Expression => {
                 let rule = sample(&capability.key, self.family).ok_or(Errno::EOPNOTSUPP)?;
@@ -137,8 +138,12 @@ fn errno(error: &std::io::Error) -> Errno {
 
 fn base_chain(kind: ChainKind) -> BaseChain<'static> {
     // A name for each kind: a chain that is there cannot become one of another kind.
-    let (name, priority) = if kind == ChainKind::Nat { ("nat", -100) } else { ("filter", -300) };
-    BaseChain { name, hook: HookPoint::Prerouting, priority, kind, policy: Policy::Accept, counters: (0, 0) }
+    let (name, hook, priority) = match kind {
+        ChainKind::Filter => ("filter", HookPoint::Prerouting, -300),
+        ChainKind::Route => ("route", HookPoint::Output, -150),
+        ChainKind::Nat => ("nat", HookPoint::Prerouting, -100),
+    };
+    BaseChain { name, hook, priority, kind, policy: Policy::Accept, counters: (0, 0) }
 }
 
 fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternative) {

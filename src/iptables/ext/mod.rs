@@ -1,9 +1,10 @@
 //! Matches and targets: one file for each, holding all that is known of it. Adding one is adding a file and a row in
-//! [`MATCHES`] or [`TARGETS`].
+//! [`catalogue`].
 
 #![forbid(unsafe_code)]
 
 mod addrtype;
+pub mod catalogue;
 mod comment;
 mod conntrack;
 mod ct;
@@ -22,6 +23,8 @@ mod tcp;
 mod trace;
 mod udp;
 mod value;
+
+use catalogue::{Known, MATCHES, NotCarried, OTHER_MATCHES, OTHER_TARGETS, TARGETS};
 
 use super::dialect::{Dialect, Variant};
 use super::getopt::Takes;
@@ -276,161 +279,24 @@ pub struct RuleContext<'a> {
     pub protocol: Protocol,
 }
 
-type Make = fn() -> Box<dyn Extension>;
-
-struct Known {
-    name: &'static str,
-    family: Option<Family>,
-    make: Make,
-}
-
-const fn both(name: &'static str, make: Make) -> Known {
-    Known { name, family: None, make }
-}
-
-const fn only(family: Family, name: &'static str, make: Make) -> Known {
-    Known { name, family: Some(family), make }
-}
-
-const MATCHES: &[Known] = &[
-    both("addrtype", addrtype::new),
-    both("comment", comment::new),
-    both("conntrack", conntrack::new),
-    only(Family::V4, "icmp", icmp::v4),
-    only(Family::V6, "icmp6", icmp::v6),
-    only(Family::V6, "icmpv6", icmp::v6),
-    only(Family::V6, "ipv6-icmp", icmp::v6),
-    both("iprange", iprange::new),
-    both("length", length::new),
-    both("limit", limit::new),
-    both("mac", mac::new),
-    both("mark", mark::new_match),
-    both("multiport", multiport::new),
-    both("pkttype", pkttype::new),
-    both("state", conntrack::state),
-    both("tcp", tcp::new),
-    both("udp", udp::new),
-];
-
-const TARGETS: &[Known] = &[
-    both("CT", ct::new),
-    both("LOG", log::new),
-    both("MARK", mark::new_target),
-    both("NFLOG", nflog::new),
-    both("NOTRACK", ct::notrack),
-    both("TRACE", trace::new),
-];
-
-/// Matches of iptables 1.8.13 that are not carried.
-const OTHER_MATCHES: &[&str] = &[
-    "ah",
-    "bpf",
-    "cgroup",
-    "cluster",
-    "connbytes",
-    "connlabel",
-    "connlimit",
-    "connmark",
-    "cpu",
-    "dccp",
-    "devgroup",
-    "dscp",
-    "dst",
-    "ecn",
-    "esp",
-    "eui64",
-    "frag",
-    "hashlimit",
-    "hbh",
-    "helper",
-    "hl",
-    "ipcomp",
-    "ipv6header",
-    "ipvs",
-    "ipv6-mh",
-    "mh",
-    "nfacct",
-    "osf",
-    "owner",
-    "physdev",
-    "policy",
-    "quota",
-    "rateest",
-    "realm",
-    "recent",
-    "rpfilter",
-    "rt",
-    "sctp",
-    "set",
-    "socket",
-    "srh",
-    "standard",
-    "statistic",
-    "string",
-    "tcpmss",
-    "time",
-    "tos",
-    "ttl",
-    "u32",
-    "unclean",
-    "udplite",
-];
-
-/// Targets of iptables 1.8.13 that are not carried.
-const OTHER_TARGETS: &[&str] = &[
-    "AUDIT",
-    "CHECKSUM",
-    "CLASSIFY",
-    "CLUSTERIP",
-    "CONNMARK",
-    "CONNSECMARK",
-    "DNAT",
-    "DNPT",
-    "DSCP",
-    "ECN",
-    "HL",
-    "HMARK",
-    "IDLETIMER",
-    "LED",
-    "MASQUERADE",
-    "MIRROR",
-    "NETMAP",
-    "NFQUEUE",
-    "QUEUE",
-    "RATEEST",
-    "REDIRECT",
-    "REJECT",
-    "SAME",
-    "SECMARK",
-    "SET",
-    "SNAT",
-    "SNPT",
-    "SYNPROXY",
-    "TCPMSS",
-    "TCPOPTSTRIP",
-    "TEE",
-    "TOS",
-    "TPROXY",
-    "TTL",
-    "ULOG",
-];
-
 /// What a name behind `-m` or `-j` stands for.
 pub enum Lookup {
     /// One of ours.
     Known(Box<dyn Extension>),
-    /// iptables has it, we have not.
-    NotCarried,
+    /// iptables has it, we have not, for this reason.
+    NotCarried(&'static str),
     /// No such thing.
     Unknown,
 }
 
-fn look_up(known: &[Known], others: &[&str], name: &str, family: Family) -> Lookup {
+fn look_up(known: &[Known], others: &[NotCarried], name: &str, family: Family) -> Lookup {
     let here = |known: &&Known| known.name == name && known.family.is_none_or(|only| only == family);
     match known.iter().find(here) {
         Some(known) => Lookup::Known((known.make)()),
-        None if others.contains(&name) => Lookup::NotCarried,
-        None => Lookup::Unknown,
+        None => match others.iter().find(|other| other.name == name) {
+            Some(other) => Lookup::NotCarried(other.why),
+            None => Lookup::Unknown,
+        },
     }
 }
 

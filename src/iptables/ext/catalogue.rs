@@ -1,0 +1,264 @@
+//! Every match and target of iptables 1.8.13: how it is carried, or why it is not. `docs/extensions.md` is made of this.
+
+#![forbid(unsafe_code)]
+
+use super::{
+    Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, multiport, nflog,
+    pkttype, tcp, trace, udp,
+};
+use crate::family::Family;
+
+/// Makes an extension without options.
+pub type Make = fn() -> Box<dyn Extension>;
+
+/// An extension that is carried.
+#[derive(Debug)]
+pub struct Known {
+    /// As it stands behind `-m` or `-j`.
+    pub name: &'static str,
+    /// `None`: both.
+    pub family: Option<Family>,
+    /// Makes it.
+    pub make: Make,
+    /// Its native form, in a few words of nft syntax; for a second name of another extension, that one's name in `=NAME`.
+    pub form: &'static str,
+    /// What for some packets or options is refused or differs all the same; may be empty.
+    pub limits: &'static str,
+    /// Capabilities (rules/capabilities.toml) that it takes beside those that every table takes.
+    pub needs: &'static [&'static str],
+}
+
+/// An extension that is not.
+#[derive(Debug)]
+pub struct NotCarried {
+    /// As it stands behind `-m` or `-j`.
+    pub name: &'static str,
+    /// One clause for a person.
+    pub why: &'static str,
+}
+
+const fn both(name: &'static str, make: Make, form: &'static str, needs: &'static [&'static str]) -> Known {
+    Known { name, family: None, make, form, limits: "", needs }
+}
+
+const fn only(
+    family: Family,
+    name: &'static str,
+    make: Make,
+    form: &'static str,
+    needs: &'static [&'static str],
+) -> Known {
+    Known { name, family: Some(family), make, form, limits: "", needs }
+}
+
+const fn not(name: &'static str, why: &'static str) -> NotCarried {
+    NotCarried { name, why }
+}
+
+impl Known {
+    const fn but(self, limits: &'static str) -> Self {
+        Self { limits, ..self }
+    }
+}
+
+const TRUNCATED: &str = "a truncated header does not match, where xt drops the packet";
+
+/// Matches, by name.
+pub const MATCHES: &[Known] = &[
+    both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
+    both("comment", comment::new, "comment", &[]),
+    both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
+    only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
+    only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
+    only(Family::V6, "icmpv6", icmp::v6, "=icmp6", &[]),
+    only(Family::V6, "ipv6-icmp", icmp::v6, "=icmp6", &[]),
+    both("iprange", iprange::new, "ip saddr, ip daddr", &[]),
+    both("length", length::new, "ip length, ip6 length", &[]),
+    both("limit", limit::new, "limit rate", &["nft-limit"]),
+    both("mac", mac::new, "ether saddr", &[]),
+    both("mark", mark::new_match, "meta mark", &[]),
+    both("multiport", multiport::new, "th sport, th dport", &["nft-set"]).but(TRUNCATED),
+    both("pkttype", pkttype::new, "meta pkttype", &[]),
+    both("state", conntrack::state, "=conntrack", &["nft-ct"]),
+    both("tcp", tcp::new, "tcp sport, tcp dport, tcp flags", &[]).but(TRUNCATED),
+    both("udp", udp::new, "udp sport, udp dport", &[]).but(TRUNCATED),
+];
+
+/// Targets, by name.
+pub const TARGETS: &[Known] = &[
+    both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
+    both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
+    both("MARK", mark::new_target, "meta mark set", &[]),
+    both("NFLOG", nflog::new, "log group", &["nft-log"]),
+    both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
+    both("TRACE", trace::new, "meta nftrace set 1", &[]),
+];
+
+/// Matches of iptables 1.8.13 that are not carried.
+pub const OTHER_MATCHES: &[NotCarried] = &[
+    not("ah", "not yet carried"),
+    not("bpf", "not yet carried"),
+    not("cgroup", "not yet carried"),
+    not("cluster", "the kernel's own hash of the source address has no native form that nft can list again"),
+    not("connbytes", "not yet carried"),
+    not("connlabel", "not yet carried"),
+    not("connlimit", "not yet carried"),
+    not("connmark", "not yet carried"),
+    not("cpu", "not yet carried"),
+    not("dccp", "not yet carried"),
+    not("devgroup", "not yet carried"),
+    not("dscp", "not yet carried"),
+    not("dst", "not yet carried"),
+    not("ecn", "not yet carried"),
+    not("esp", "not yet carried"),
+    not("eui64", "not yet carried"),
+    not("frag", "not yet carried"),
+    not("hashlimit", "not yet carried"),
+    not("hbh", "not yet carried"),
+    not("helper", "not yet carried"),
+    not("hl", "not yet carried"),
+    not("ipcomp", "not yet carried"),
+    not("ipv6header", "not yet carried"),
+    not("ipvs", "nf_tables cannot see a packet's IPVS connection"),
+    not("ipv6-mh", "not yet carried"),
+    not("mh", "not yet carried"),
+    not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),
+    not("osf", "its fingerprints are loaded for xt_osf alone"),
+    not("owner", "not yet carried"),
+    not("physdev", "not yet carried"),
+    not("policy", "not yet carried"),
+    not("quota", "not yet carried"),
+    not("rateest", "the estimators belong to xt_RATEEST"),
+    not("realm", "not yet carried"),
+    not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
+    not("rpfilter", "not yet carried"),
+    not("rt", "not yet carried"),
+    not("sctp", "not yet carried"),
+    not("set", "a copy of an ipset would miss its next change"),
+    not("socket", "not yet carried"),
+    not("srh", "not yet carried"),
+    not("standard", "not a match that can be asked for by name"),
+    not("statistic", "not yet carried"),
+    not("string", "nf_tables does not search a packet's content"),
+    not("tcpmss", "not yet carried"),
+    not("time", "not yet carried"),
+    not("tos", "not yet carried"),
+    not("ttl", "not yet carried"),
+    not("u32", "not yet carried"),
+    not("unclean", "gone from the kernel since 2.6"),
+    not("udplite", "not yet carried"),
+];
+
+/// Targets of iptables 1.8.13 that are not carried.
+pub const OTHER_TARGETS: &[NotCarried] = &[
+    not("AUDIT", "not yet carried"),
+    not("CHECKSUM", "nf_tables cannot fill in a checksum"),
+    not("CLASSIFY", "not yet carried"),
+    not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
+    not("CONNMARK", "not yet carried"),
+    not("CONNSECMARK", "copies between security marks, for which nf_tables has no expression"),
+    not("DNAT", "not yet carried"),
+    not("DNPT", "nf_tables has no checksum-neutral prefix translation"),
+    not("DSCP", "not yet carried"),
+    not("ECN", "not yet carried"),
+    not("HL", "not yet carried"),
+    not("HMARK", "its hash of the packet has no native form"),
+    not("IDLETIMER", "its timers live in sysfs"),
+    not("LED", "blinks a light that only xt_LED knows"),
+    not("MASQUERADE", "not yet carried"),
+    not("MIRROR", "gone from the kernel since 2.6"),
+    not("NETMAP", "not yet carried"),
+    not("NFQUEUE", "not yet carried"),
+    not("QUEUE", "gone from the kernel since 3.5: NFQUEUE with number 0"),
+    not("RATEEST", "its estimators are read by xt_rateest alone"),
+    not("REDIRECT", "not yet carried"),
+    not("REJECT", "not yet carried"),
+    not("SAME", "gone from the kernel since 2.6"),
+    not("SECMARK", "needs a named object beside the rule, whose text the kernel keeps for itself"),
+    not("SET", "an ipset is changed by xt_SET alone"),
+    not("SNAT", "not yet carried"),
+    not("SNPT", "nf_tables has no checksum-neutral prefix translation"),
+    not("SYNPROXY", "not yet carried"),
+    not("TCPMSS", "not yet carried"),
+    not("TCPOPTSTRIP", "not yet carried"),
+    not("TEE", "not yet carried"),
+    not("TOS", "not yet carried"),
+    not("TPROXY", "not yet carried"),
+    not("TTL", "not yet carried"),
+    not("ULOG", "gone from the kernel since 3.17: NFLOG"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules;
+    use std::fmt::Write;
+
+    const HEAD: &str = "# Extensions
+
+Every match and target of iptables 1.8.13: the native nf_tables form that the `nft` carrier gives it and the kernel
+options that it takes beside `CONFIG_NF_TABLES`, or why it is not carried. A rule that names something which is not
+carried, or an option that has no exact form, is refused with the exit code that the real iptables has for a missing
+extension; the reason is in the journal (`xtshim log`).
+
+This page is made of the tables that the program itself uses (`src/iptables/ext/catalogue.rs`): after a change there,
+`XTSHIM_BLESS=1 cargo test --lib catalogue` writes it anew.
+";
+
+    fn options(known: &Known) -> String {
+        let mut found: Vec<String> = Vec::new();
+        for need in known.needs {
+            let capability = rules::capability(need).unwrap_or_else(|| panic!("{need}: no such capability"));
+            let families = known.family.map_or(Family::ALL.to_vec(), |family| vec![family]);
+            for family in families.into_iter().filter(|family| capability.serves(*family)) {
+                let names = capability.options(family).into_iter().map(|names| format!("`{}`", names.join("` or `")));
+                found.extend(names);
+            }
+        }
+        found.dedup();
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|option| option != "`CONFIG_NF_TABLES`" && seen.insert(option.clone()));
+        found.join(", ")
+    }
+
+    fn rows(known: &[Known], others: &[NotCarried], out: &mut String) {
+        let mut rows: Vec<(String, String)> = Vec::new();
+        for known in known {
+            let family = match known.family {
+                None => "",
+                Some(Family::V4) => " (IPv4)",
+                Some(Family::V6) => " (IPv6)",
+            };
+            let form = match known.form.strip_prefix('=') {
+                Some(other) => format!("as `{other}`"),
+                None => format!("`{}`", known.form),
+            };
+            let row = format!("| `{}`{family} | {form} | {} | {} |", known.name, known.limits, options(known));
+            rows.push((known.name.to_owned(), row));
+        }
+        rows.extend(
+            others
+                .iter()
+                .map(|other| (other.name.to_owned(), format!("| `{}` | not carried | {} | |", other.name, other.why))),
+        );
+        rows.sort_by_key(|(name, _)| name.to_lowercase());
+        let _ = writeln!(out, "| | native form | what is refused or differs | kernel options |\n|---|---|---|---|");
+        for (_, row) in rows {
+            let _ = writeln!(out, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_page_says_what_the_tables_say() {
+        let mut page = format!("{HEAD}\n## Matches\n\n");
+        rows(MATCHES, OTHER_MATCHES, &mut page);
+        page.push_str("\n## Targets\n\n");
+        rows(TARGETS, OTHER_TARGETS, &mut page);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/extensions.md");
+        if std::env::var_os("XTSHIM_BLESS").is_some() {
+            std::fs::write(path, &page).expect("written");
+        }
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(there == page, "docs/extensions.md is not what the tables say: XTSHIM_BLESS=1 writes it anew");
+    }
+}
