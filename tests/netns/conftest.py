@@ -8,15 +8,16 @@ import tempfile
 import pytest
 
 import harness
+import scene as scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIANTS = ("legacy", "nft")
+TABLES = ("filter", "nat", "mangle", "raw", "security")
 NAMES = (*VARIANTS, *(f"xtshim-{variant}" for variant in VARIANTS))
 CONFIG = """backend = "{variant}"
 
 [carriers]
-raw = "nft"
-
+{carriers}
 [journal]
 file = "{journal}"
 system = false
@@ -79,24 +80,25 @@ def original(public):
 
 @pytest.fixture(scope="session")
 def shim(public):
-    """Gives ours over a variant, raw carried by nft."""
+    """Gives ours over a variant with some tables carried by nft: raw, where nothing else is asked for."""
     known = {}
 
-    def make(variant):
-        if variant not in known:
+    def make(variant, tables=("raw",)):
+        if (variant, tables) not in known:
             program = binary()
             if program is None:
                 pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
-            directory = public / f"xtshim-{variant}"
+            name = f"xtshim-{variant}" if tables == ("raw",) else f"xtshim-{variant}-{'-'.join(tables)}"
+            directory = public / name
             directory.mkdir()
             journal = directory / "rewrites.jsonl"
             config = directory / "xtshim.toml"
-            config.write_text(CONFIG.format(variant=variant, journal=journal))
+            config.write_text(CONFIG.format(variant=variant, journal=journal, carriers="".join(f'{table} = "nft"\n' for table in tables)))
             shutil.copy(program, directory / "xtshim")
             for front in harness.FRONTS:
                 (directory / front).symlink_to("xtshim")
-            known[variant] = harness.Subject(f"xtshim-{variant}", variant, True, str(directory), str(config), str(journal))
-        return known[variant]
+            known[variant, tables] = harness.Subject(name, variant, True, str(directory), str(config), str(journal))
+        return known[variant, tables]
 
     return make
 
@@ -104,6 +106,8 @@ def shim(public):
 def pytest_generate_tests(metafunc):
     if "subject" in metafunc.fixturenames:
         metafunc.parametrize("subject", NAMES, indirect=True, scope="session")
+    if "variant" in metafunc.fixturenames:
+        metafunc.parametrize("variant", VARIANTS, scope="session")
     if "ours" in metafunc.fixturenames:
         metafunc.parametrize("ours", VARIANTS, indirect=True, scope="session")
 
@@ -138,12 +142,28 @@ def alone(ours, tmp_path):
     single.close()
 
 
+@pytest.fixture
+def carried(variant, original, shim, tmp_path):
+    """An original and ours side by side, each in a fresh namespace; ours carries every table by nft."""
+    pair = harness.Both([original(variant), shim(variant, TABLES)], str(tmp_path / "xtables.lock"))
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def scene(carried):
+    """`carried` with neighbours to send packets from: see scene.py."""
+    made = scenes.Scene(carried)
+    yield made
+    made.close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Calls the test, then has the pair's collected faults fail it."""
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     pyfuncitem.obj(**arguments)
-    for name in ("both", "alone"):
+    for name in ("both", "alone", "carried", "scene"):
         if name in arguments:
-            arguments[name].verdict()
+            getattr(arguments[name], "both", arguments[name]).verdict()
     return True

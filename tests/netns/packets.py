@@ -11,6 +11,10 @@ import harness
 OURS4, PEER4 = "10.9.0.1", "10.9.0.2"
 OURS6, PEER6 = "fd09::1", "fd09::2"
 OUR_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+# The same of a second neighbour, behind us as the first sees it.
+INNER4, BEYOND4 = "10.8.0.1", "10.8.0.2"
+INNER6, BEYOND6 = "fd08::1", "fd08::2"
+INNER_MAC, BEYOND_MAC = "02:00:00:00:08:01", "02:00:00:00:08:02"
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 MARKER = 0x88B5  # IEEE 802 local experimental: no IP, so no rule sees it
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
@@ -69,13 +73,13 @@ def _sealed(kind, segment, at, source, target):
     return segment[:at] + struct.pack("!H", value) + segment[at + 2 :]
 
 
-def ip(kind, segment, source, target, fragment=0, more=False):
-    """An IP packet of either family around `segment`."""
+def ip(kind, segment, source, target, fragment=0, more=False, ttl=64, tos=0):
+    """An IP packet of either family around `segment`. `tos` is the whole byte, `ttl` the hop limit in IPv6."""
     if ":" in source:
-        head = struct.pack("!IHBB", 6 << 28, len(segment), kind, 64)
+        head = struct.pack("!IHBB", 6 << 28 | tos << 20, len(segment), kind, ttl)
         return head + socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target) + segment
     offset = fragment | (0x2000 if more else 0)
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), 1, offset, 64, kind, 0, socket.inet_aton(source), socket.inet_aton(target))
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 20 + len(segment), 1, offset, ttl, kind, 0, socket.inet_aton(source), socket.inet_aton(target))
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + segment
 
 
@@ -84,36 +88,37 @@ def udp(sport=1000, dport=2000, source=PEER4, target=OURS4, payload=b"payload", 
     return ip(17, _sealed(17, segment, 6, source, target), source, target, **more)
 
 
-def tcp(sport=1000, dport=2000, flags=0x02, source=PEER4, target=OURS4, options=b"", payload=b""):
+def tcp(sport=1000, dport=2000, flags=0x02, source=PEER4, target=OURS4, options=b"", payload=b"", **more):
     options += b"\1" * (-len(options) % 4)
     segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 0, (5 + len(options) // 4) << 4, flags, 1024, 0, 0) + options + payload
-    return ip(6, _sealed(6, segment, 16, source, target), source, target)
+    return ip(6, _sealed(6, segment, 16, source, target), source, target, **more)
 
 
-def icmp(kind=8, code=0, source=PEER4, target=OURS4):
+def icmp(kind=8, code=0, source=PEER4, target=OURS4, **more):
     six = ":" in source
     segment = struct.pack("!BBHHH", kind, code, 0, 7, 1) + b"echo"
-    return ip(58 if six else 1, _sealed(58 if six else 1, segment, 2, source, target), source, target)
+    return ip(58 if six else 1, _sealed(58 if six else 1, segment, 2, source, target), source, target, **more)
 
 
-def other(kind, source=PEER4, target=OURS4, payload=b"\0" * 24):
-    return ip(kind, payload, source, target)
+def other(kind, source=PEER4, target=OURS4, payload=b"\0" * 24, **more):
+    return ip(kind, payload, source, target, **more)
 
 
 class Wire:
-    """A veth pair from namespace `here` (interface `name`) to one of its own, from which frames are sent."""
+    """A veth pair from namespace `here` (interface `name`) to one of its own, from which frames are sent. `ours` and
+    `peer` are each end's IPv4 address, IPv6 address and MAC."""
 
-    def __init__(self, here, name="eth0"):
-        self.here, self.there, self.sent = here, harness.Netns(), 0
-        here.sh(f"ip link add {name} address {OUR_MAC} type veth peer name far address {PEER_MAC} netns {self.there.path}")
+    def __init__(self, here, name="eth0", ours=(OURS4, OURS6, OUR_MAC), peer=(PEER4, PEER6, PEER_MAC)):
+        self.here, self.there, self.sent, self.ours, self.peer = here, harness.Netns(), 0, ours, peer
+        here.sh(f"ip link add {name} address {ours[2]} type veth peer name far address {peer[2]} netns {self.there.path}")
         self.there.sh("sysctl -qw net.ipv6.conf.far.disable_ipv6=1")
         self.there.sh("ip link set far up")
         here.sh(f"sysctl -qw net.ipv6.conf.{name}.accept_ra=0")
-        here.sh(f"ip addr add {OURS4}/24 brd 10.9.0.255 dev {name}")
-        here.sh(f"ip -6 addr add {OURS6}/64 dev {name} nodad")
+        here.sh(f"ip addr add {ours[0]}/24 brd + dev {name}")
+        here.sh(f"ip -6 addr add {ours[1]}/64 dev {name} nodad")
         here.sh(f"ip link set {name} up")
-        here.sh(f"ip neigh add {PEER4} lladdr {PEER_MAC} dev {name} nud permanent")
-        here.sh(f"ip -6 neigh add {PEER6} lladdr {PEER_MAC} dev {name} nud permanent")
+        here.sh(f"ip neigh add {peer[0]} lladdr {peer[2]} dev {name} nud permanent")
+        here.sh(f"ip -6 neigh add {peer[1]} lladdr {peer[2]} dev {name} nud permanent")
         with here.entered():
             self.marker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(MARKER))
             self.marker.bind((name, MARKER))
@@ -127,7 +132,7 @@ class Wire:
         self.sender.close()
         self.there.close()
 
-    def send(self, packet, source=PEER_MAC, target=OUR_MAC):
+    def send(self, packet, source=None, target=None):
         """Sends one IP packet and returns once the other end has dealt with it: frames on one CPU keep their order, so
         a marker that is received says so."""
         self.sent += 1
@@ -135,9 +140,9 @@ class Wire:
         os.sched_setaffinity(0, {min(cpus)})
         try:
             kind = 0x86DD if packet[0] >> 4 == 6 else 0x0800
-            self.sender.send(_mac(target) + _mac(source) + struct.pack("!H", kind) + packet)
+            self.sender.send(_mac(target or self.ours[2]) + _mac(source or self.peer[2]) + struct.pack("!H", kind) + packet)
             for _ in range(30):
-                self.sender.send(_mac(OUR_MAC) + _mac(PEER_MAC) + struct.pack("!HQ", MARKER, self.sent) + b"\0" * 38)
+                self.sender.send(_mac(self.ours[2]) + _mac(self.peer[2]) + struct.pack("!HQ", MARKER, self.sent) + b"\0" * 38)
                 with contextlib.suppress(TimeoutError):
                     while struct.unpack_from("!Q", self.marker.recv(128), 14)[0] != self.sent:
                         pass
