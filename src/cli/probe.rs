@@ -5,7 +5,7 @@
 use super::Outcome;
 use crate::config::{self, CarrierKind, Config};
 use crate::family::Family;
-use crate::plan::{self, Plan};
+use crate::plan;
 use crate::probe::{self, Ability, CapabilityFacts, Report, Snapshot, TableFacts};
 use serde::Serialize;
 use std::io::Write;
@@ -67,17 +67,17 @@ struct Row {
     #[serde(flatten)]
     facts: TableFacts,
     planned: &'static str,
+    because: String,
     ability: Ability,
 }
 
 impl Row {
     fn new(facts: TableFacts, config: &Config, snapshot: &Snapshot) -> Self {
         let family = Family::ALL.into_iter().find(|family| family.nft() == facts.family).unwrap_or(Family::V4);
-        let carrier = match plan::plan(family, &facts.table, config, snapshot, false) {
-            Plan::Nft { .. } => CarrierKind::Nft,
-            Plan::Backend | Plan::AskBackend => CarrierKind::Backend,
-        };
-        Self { planned: carrier.as_str(), ability: snapshot.ability(family, &facts.table, carrier), facts }
+        let plan = plan::plan(family, &facts.table, config, snapshot, false);
+        let carrier = plan.carrier();
+        let ability = snapshot.ability(family, &facts.table, carrier);
+        Self { planned: carrier.as_str(), because: plan.why().to_owned(), ability, facts }
     }
 }
 
@@ -92,7 +92,7 @@ fn print(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::R
     }
     print_backends(facts, out)?;
     writeln!(out)?;
-    print_tables(report, out)?;
+    print_tables(report, verbose, out)?;
     print_reasons(report, out)?;
     if verbose {
         print_capabilities(&facts.capabilities, out)?;
@@ -119,7 +119,7 @@ fn print_backends(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn print_tables(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+fn print_tables(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::Result<()> {
     let names: Vec<&str> = report.facts.backends.iter().map(|backend| backend.name.as_str()).collect();
     let columns: String = names.iter().map(|name| format!(" {name:<8}")).collect();
     writeln!(out, "Table       {columns} carried by")?;
@@ -132,7 +132,9 @@ fn print_tables(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()
             Ability::Missing { .. } => " (which cannot)",
             Ability::Unknown { .. } => " (not known whether it can)",
         };
-        writeln!(out, "{name:<12}{states} {}{note}", row.planned)?;
+        let usual = row.planned == CarrierKind::Backend.as_str() && row.ability.is_able() && !verbose;
+        let because = if usual { String::new() } else { format!(": {}", row.because) };
+        writeln!(out, "{name:<12}{states} {}{note}{because}", row.planned)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub fn answer(context: &Context) -> ExitCode {
     }
     match context.plan(table) {
         Ok(Plan::Nft { why }) => carry(context, table, &why),
-        Ok(Plan::Backend | Plan::AskBackend) => context.pass_through(),
+        Ok(Plan::Backend { .. } | Plan::AskBackend) => context.pass_through(),
         Err(error) => context.fail(&error),
     }
 }

@@ -18,9 +18,6 @@ use std::process::{Command, ExitCode, Output, Stdio};
 /// What we call ourselves where no iptables is installed that we could take the version of.
 const FALLBACK_VERSION: (u16, u16, u16) = (1, 8, 13);
 
-/// How long the backend may wait for the xtables lock when it is asked what it can do, in seconds.
-const LOCK_PATIENCE: &str = "5";
-
 /// One call of a front.
 pub struct Context {
     /// Which front.
@@ -63,9 +60,11 @@ impl Context {
         let family = self.front.family;
         let held = self.snapshot.nf_tables && self.holds(table)?;
         match plan::plan(family, table, &self.config, &self.snapshot, held) {
-            Plan::AskBackend => Ok(self.ask_backend(table)),
+            Plan::AskBackend => Ok(plan::answered(probe::ask_table(&self.snapshot, family, table))),
             // A table has one owner: rules that the backend holds would no longer show, and still act.
-            Plan::Nft { .. } if !held && probe::backend_holds(&self.snapshot, family, table) => Ok(Plan::Backend),
+            Plan::Nft { .. } if !held && probe::backend_holds(&self.snapshot, family, table) => {
+                Ok(Plan::Backend { why: "it holds rules there".into() })
+            }
             plan => Ok(plan),
         }
     }
@@ -76,21 +75,6 @@ impl Context {
         match found {
             Ok(table) => Ok(table.is_some()),
             Err(error) => Err(Error::Resource(format!("nf_tables: {error}"))),
-        }
-    }
-
-    /// Listing a table is what makes the backend load it, so it is also how to find out that it cannot be had.
-    fn ask_backend(&self, table: &str) -> Plan {
-        let args = ["-w", LOCK_PATIENCE, "-t", table, "-S"].map(OsString::from);
-        let asked = self
-            .backend_program(Tool::Command)
-            .map(|(program, name)| exec::command(program, name, &args))
-            .and_then(|command| exec::capture(command, b"").ok());
-        match asked {
-            Some(output) if output.status.code() == Some(3) => {
-                Plan::Nft { why: first_line(&String::from_utf8_lossy(&output.stderr)) }
-            }
-            _ => Plan::Backend,
         }
     }
 
@@ -217,10 +201,6 @@ fn refused(refusal: &Refusal, dialect: &Dialect) -> Error {
 pub fn exit_code(output: &Output) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(1)
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Whether the caller may change netfilter at all.

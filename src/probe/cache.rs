@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Changes with the form of the files.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Between what must be as it was, and what was found.
 const RULER: &str = "--\n";

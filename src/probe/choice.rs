@@ -9,16 +9,14 @@
 
 use super::trial::Trial;
 use super::{Backend, Snapshot, Tool, backends};
-use crate::config::{BackendChoice, CarrierKind, Config};
+use crate::config::{BackendChoice, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::nft::{ChainInfo, Connection, Policy};
 use crate::rules;
-use crate::sys::{exec, sandbox};
-use std::ffi::OsString;
-use std::fs;
+use crate::sys::{sandbox, xtables};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// Where update-alternatives says what `iptables` is at present.
 const LINK: &str = "/etc/alternatives/iptables";
@@ -28,9 +26,6 @@ const ADMIN: [&str; 2] = ["/var/lib/dpkg/alternatives/iptables", "/var/lib/alter
 
 /// What `iptables` was before it was us: `iptables auto|manual PATH` on a line.
 const PREVIOUS: &str = "/var/lib/xtshim/previous";
-
-/// How long listing the present rules may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A backend, and why it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,33 +78,69 @@ pub fn beforehand(config: &Config, found: &[Backend]) -> Option<Choice> {
     }
 }
 
-/// The choice when all has been tried.
+/// The choice when all has been tried: the one in use, if it can do most of what Docker says or its rules stand in the way
+/// of another; else the one that can do more. What the chosen one cannot do is carried.
 pub fn choose(config: &Config, found: &[Backend], trials: &[Trial]) -> Option<Choice> {
     if let Some(choice) = beforehand(config, found) {
         return Some(choice);
     }
-    let scores: Vec<(u32, Variant)> =
-        found.iter().zip(trials).map(|(backend, trial)| (score(trial), backend.variant)).collect();
-    let best = scores.iter().map(|(score, _)| *score).max()?;
-    let of_best = |variant: Variant| scores.contains(&(best, variant));
-    // Nobody chose the default. One that this kernel cannot serve is passed over for one that it can.
-    if let Some(Standing::Default(variant)) = standing(found)
-        && of_best(variant)
-    {
-        return Some(Choice::lasting(variant, "update-alternatives prefers it"));
-    }
-    if let Some(choice) = holding(found) {
-        return Some(choice);
-    }
-    let preferred = if of_best(Variant::Nft) { Variant::Nft } else { Variant::Legacy };
-    Some(Choice { variant: preferred, why: "it can do most of what Docker says".to_owned(), lasting: true })
+    let default = match standing(found) {
+        Some(Standing::Default(variant)) => Some(variant),
+        _ => None,
+    };
+    let (held, for_everyone) = holding(found);
+    let choice = among(found, trials, default, &held)?;
+    let (legacy, nft) = (Variant::Legacy, Variant::Nft);
+    let whatever_is_held = [&[][..], &[legacy], &[nft], &[legacy, nft]]
+        .into_iter()
+        .all(|held| among(found, trials, default, held).is_some_and(|other| other.variant == choice.variant));
+    Some(Choice { lasting: for_everyone || whatever_is_held, ..choice })
 }
 
-/// How much of what cannot be carried by other means a backend can do. IPv4 weighs more than IPv6.
-fn score(trial: &Trial) -> u32 {
-    let able = |family, table: &str| u32::from(trial.ability(family, table).is_some_and(super::Ability::is_able));
-    let tables = rules::tables().iter().filter(|table| table.carriers.len() == 1);
-    tables.map(|table| 2 * able(Family::V4, &table.name) + able(Family::V6, &table.name)).sum()
+/// `default` is what update-alternatives prefers, `held` which of them hold rules.
+fn among(found: &[Backend], trials: &[Trial], default: Option<Variant>, held: &[Variant]) -> Option<Choice> {
+    let scores: Vec<(Variant, Score)> =
+        found.iter().zip(trials).map(|(backend, trial)| (backend.variant, Score::of(trial))).collect();
+    let best = scores.iter().map(|(_, score)| score.able).max()?;
+    let is_best = |variant: Variant| scores.iter().any(|(other, score)| *other == variant && score.able == best);
+    let does_most = |variant: Variant| scores.iter().any(|(other, score)| *other == variant && score.is_most());
+    let only_holder = match held {
+        [variant] => Some(*variant),
+        _ => None,
+    };
+    let preferred = if is_best(Variant::Nft) { Variant::Nft } else { Variant::Legacy };
+    let (variant, why) = match default.or(only_holder) {
+        Some(variant) if default == Some(variant) && (does_most(variant) || is_best(variant)) => {
+            (variant, "update-alternatives prefers it")
+        }
+        Some(variant) if default.is_none() && (does_most(variant) || is_best(variant)) => (variant, "it holds rules"),
+        Some(variant) if held.contains(&variant) => {
+            (variant, "it holds rules, though it cannot do most of what Docker says")
+        }
+        Some(_) => (preferred, "it can do more of what Docker says than the one that was in use"),
+        None => (preferred, "it can do most of what Docker says"),
+    };
+    Some(Choice::lasting(variant, why))
+}
+
+/// How much of what Docker says a backend can do. IPv4 weighs more than IPv6.
+#[derive(Clone, Copy, Debug, Default)]
+struct Score {
+    able: u32,
+    of: u32,
+}
+
+impl Score {
+    fn of(trial: &Trial) -> Self {
+        trial.tables.iter().fold(Self::default(), |sum, table| {
+            let weight = if table.family == Family::V4 { 2 } else { 1 };
+            Self { able: sum.able + weight * u32::from(table.ability.is_able()), of: sum.of + weight }
+        })
+    }
+
+    fn is_most(self) -> bool {
+        2 * self.able > self.of
+    }
 }
 
 fn standing(found: &[Backend]) -> Option<Standing> {
@@ -165,81 +196,52 @@ fn parse_previous(text: &str) -> Option<(bool, PathBuf)> {
     Some((mode == "auto", PathBuf::from(path.trim())))
 }
 
-/// The one that holds rules, if only one does.
-fn holding(found: &[Backend]) -> Option<Choice> {
-    let ask = || [Variant::Legacy, Variant::Nft].map(|variant| holds_rules(found, variant));
+/// Those that hold rules, and whether the answer will be the same for everyone.
+fn holding(found: &[Backend]) -> (Vec<Variant>, bool) {
+    let ask = || found.iter().map(|backend| backend.variant).filter(|variant| holds_rules(*variant)).collect();
     let host = sandbox::visit(Path::new("/proc/1/ns/net"), ask);
     // Without the right to look there, this namespace has to do, but only for this call.
     let lasting = host.is_ok();
-    let variant = match host.unwrap_or_else(|_| ask()) {
-        [true, false] => Variant::Legacy,
-        [false, true] => Variant::Nft,
-        _ => return None,
-    };
-    Some(Choice { variant, why: "it holds rules".to_owned(), lasting })
+    (host.unwrap_or_else(|_| ask()), lasting)
 }
 
 /// Whether a backend has rules or chains of somebody's in the calling thread's network namespace.
-fn holds_rules(found: &[Backend], variant: Variant) -> bool {
-    let backend = found.iter().find(|backend| backend.variant == variant);
-    Family::ALL.into_iter().any(|family| match variant {
-        Variant::Legacy => backend.is_some_and(|backend| legacy_holds_rules(backend, family)),
-        Variant::Nft => nft_holds_rules(family),
-    })
+fn holds_rules(variant: Variant) -> bool {
+    Family::ALL.into_iter().any(|family| rules::tables().iter().any(|table| holds(variant, family, &table.name, false)))
 }
 
 /// Whether the backend that commands are passed on to has somebody's rules in one table, in the calling thread's
 /// network namespace. What cannot be found out counts as held.
 pub fn backend_holds(snapshot: &Snapshot, family: Family, table: &str) -> bool {
-    let Some(backend) = &snapshot.backend else { return false };
-    if snapshot.ability(family, table, CarrierKind::Backend).is_missing() {
-        return false;
-    }
-    match backend.variant {
+    snapshot.backend.as_ref().is_some_and(|backend| holds(backend.variant, family, table, true))
+}
+
+/// Whether `variant` has somebody's rules, chains or policies in `table`, in the calling thread's network namespace,
+/// be its programs there or not. Loads nothing. `unknown` where the kernel does not say.
+pub fn holds(variant: Variant, family: Family, table: &str, unknown: bool) -> bool {
+    match variant {
         Variant::Legacy => {
             let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
-            names.lines().any(|name| name == table) && saves_rules(backend, family, Some(table))
+            names.lines().any(|name| name == table) && xtables::legacy_holds(family, table).unwrap_or(unknown)
         }
-        Variant::Nft => nft_holds_table(family, table, true),
+        Variant::Nft => nft_holds(family, table).unwrap_or(unknown),
     }
 }
 
-fn legacy_holds_rules(backend: &Backend, family: Family) -> bool {
-    let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
-    // Asked without need, iptables-save would load the modules of tables that nobody uses.
-    !names.is_empty() && saves_rules(backend, family, None)
-}
-
-fn saves_rules(backend: &Backend, family: Family, table: Option<&str>) -> bool {
-    let Some(save) = backend.program(family, Tool::Save) else { return true };
-    let args: Vec<OsString> = table.iter().flat_map(|table| ["-t", table]).map(OsString::from).collect();
-    let command = exec::command(save, &format!("{}-save", family.program()), &args);
-    let Ok(answer) = sandbox::run_until(command, "", Instant::now() + PATIENCE) else { return true };
-    answer.stdout.lines().any(is_somebodys)
-}
-
-/// A rule, a chain of the user's own, or a policy that is not the kernel's.
-fn is_somebodys(line: &str) -> bool {
-    let policy = line.strip_prefix(':').and_then(|chain| chain.split_whitespace().nth(1));
-    line.starts_with("-A ") || policy.is_some_and(|policy| policy != "ACCEPT")
-}
-
-fn nft_holds_rules(family: Family) -> bool {
-    rules::tables().iter().any(|table| nft_holds_table(family, &table.name, false))
-}
-
-/// `unknown` where the kernel does not say.
-fn nft_holds_table(family: Family, table: &str, unknown: bool) -> bool {
-    let drops = |chain: &ChainInfo| chain.policy == Some(Policy::Drop);
-    let asked = Connection::open().and_then(|mut connection| {
-        let (rules, chains) = (connection.rules(family, table, None)?, connection.chains(family, table)?);
-        Ok(!rules.is_empty() || chains.iter().any(drops))
-    });
-    asked.unwrap_or(unknown)
+fn nft_holds(family: Family, table: &str) -> io::Result<bool> {
+    let mut connection = Connection::open()?;
+    let Some(found) = connection.table(family, table)? else { return Ok(false) };
+    if found.use_count == 0 {
+        return Ok(false);
+    }
+    let somebodys = |chain: &ChainInfo| chain.hook.is_none() || chain.policy == Some(Policy::Drop);
+    Ok(connection.chains(family, table)?.iter().any(somebodys) || !connection.rules(family, table, None)?.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Ability;
+    use super::super::trial::TableTrial;
     use super::*;
 
     const DEBIAN: &str = "auto\n/usr/sbin/iptables\niptables-restore\n/usr/sbin/iptables-restore\niptables-save\n\
@@ -263,13 +265,41 @@ mod tests {
         assert_eq!(parse_previous(""), None);
     }
 
+    fn trial(able: &[&str]) -> Trial {
+        let mut trial = Trial::default();
+        for (family, table) in
+            Family::ALL.into_iter().flat_map(|family| ["filter", "nat", "mangle", "raw"].map(|table| (family, table)))
+        {
+            let ability = if able.contains(&table) { Ability::Able } else { Ability::Missing { why: String::new() } };
+            trial.tables.push(TableTrial { family, table: table.to_owned(), ability });
+        }
+        trial
+    }
+
+    fn chosen(legacy: &[&str], nft: &[&str], default: Option<Variant>, held: &[Variant]) -> Variant {
+        let found = [Variant::Legacy, Variant::Nft].map(|variant| Backend::new(variant, (1, 8, 9)));
+        among(&found, &[trial(legacy), trial(nft)], default, held).expect("a choice").variant
+    }
+
+    const ALL: &[&str] = &["filter", "nat", "mangle", "raw"];
+
     #[test]
-    fn an_empty_table_is_nobodys() {
-        assert!(!is_somebodys(":INPUT ACCEPT [12:345]"));
-        assert!(is_somebodys(":FORWARD DROP [0:0]"));
-        assert!(is_somebodys(":DOCKER - [0:0]"));
-        assert!(is_somebodys("-A INPUT -j DROP"));
-        assert!(!is_somebodys("*filter"));
+    fn what_is_in_use_stays_while_it_can_do_most() {
+        let (legacy, nft) = (Some(Variant::Legacy), Some(Variant::Nft));
+        assert_eq!(chosen(&ALL[..3], ALL, legacy, &[]), Variant::Legacy);
+        assert_eq!(chosen(ALL, &ALL[..3], nft, &[Variant::Legacy]), Variant::Nft);
+        assert_eq!(chosen(&ALL[..3], ALL, None, &[Variant::Legacy]), Variant::Legacy);
+        assert_eq!(chosen(ALL, ALL, None, &[]), Variant::Nft);
+        assert_eq!(chosen(ALL, &ALL[..3], None, &[Variant::Legacy, Variant::Nft]), Variant::Legacy);
+    }
+
+    #[test]
+    fn what_can_do_little_gives_way_unless_it_holds_rules() {
+        assert_eq!(chosen(&ALL[..3], &["raw", "mangle"], Some(Variant::Nft), &[]), Variant::Legacy);
+        assert_eq!(chosen(&ALL[..3], &["raw", "mangle"], Some(Variant::Nft), &[Variant::Legacy]), Variant::Legacy);
+        assert_eq!(chosen(&ALL[..3], &["raw", "mangle"], Some(Variant::Nft), &[Variant::Nft]), Variant::Nft);
+        assert_eq!(chosen(&[], ALL, None, &[Variant::Legacy]), Variant::Legacy);
+        assert_eq!(chosen(&[], &[], Some(Variant::Nft), &[]), Variant::Nft);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::kernel::Kernel;
 use super::nftables::Abilities;
 use super::trial::{self, TableTrial, Trial};
 use super::{Ability, Backend};
+use crate::error::reason;
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Table};
@@ -15,8 +16,8 @@ use std::fs;
 
 /// What stands in for [`trial::run`] where that is not permitted.
 ///
-/// With `in_use`, the backend is the one that this machine uses. A legacy table that it could be told to carry by
-/// other means may then be opened to see whether it is there, which gives this namespace an empty one.
+/// With `in_use`, the backend is the one that this machine uses. A legacy table may then be opened to see whether it is
+/// there, which gives this namespace an empty one.
 pub fn gather(backend: &Backend, kernel: &Kernel, nf_tables: &Abilities, in_use: bool) -> Trial {
     let mut trial = Trial::default();
     for family in Family::ALL {
@@ -38,12 +39,46 @@ pub fn gather(backend: &Backend, kernel: &Kernel, nf_tables: &Abilities, in_use:
     trial
 }
 
+/// Whether the backend can open `table` in the calling thread's network namespace, where the probe has not found out.
+/// It is asked for a table that a command names, which would open it too.
+pub fn ask_table(backend: &Backend, family: Family, table: &str) -> Ability {
+    match backend.variant {
+        Variant::Nft => Ability::Able,
+        Variant::Legacy => match xtables::legacy_table(family, table) {
+            Ok(true) => Ability::Able,
+            Ok(false) => Ability::Missing { why: "the kernel has no such table".to_owned() },
+            Err(error) => Ability::Missing { why: reason(&error) },
+        },
+    }
+}
+
+/// What a kernel's own word says of a table that is not tried, because Docker does not use it: opening it would load its
+/// module for nothing. `None`: it does not say.
+pub fn untried_table(
+    backend: &Backend,
+    kernel: &Kernel,
+    nf_tables: &Abilities,
+    family: Family,
+    table: &Table,
+) -> Option<Ability> {
+    match backend.variant {
+        Variant::Nft => Some(nft_table(nf_tables, family, table)).filter(|known| known.is_able() || known.is_missing()),
+        Variant::Legacy => {
+            let capability = rules::table_capability(Variant::Legacy, &table.name)?;
+            match kernel.promises(capability, family)? {
+                true => Some(Ability::Able),
+                false => Some(Ability::Missing { why: kernel.explain(capability, family)? }),
+            }
+        }
+    }
+}
+
 fn legacy_table(kernel: &Kernel, family: Family, table: &Table, in_use: bool) -> Ability {
     let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
     if names.lines().any(|name| name == table.name) {
         return Ability::Able;
     }
-    if !in_use || table.carriers.len() < 2 {
+    if !in_use {
         return Ability::Unknown { why: "not permitted to try it in a network namespace of its own".to_owned() };
     }
     match xtables::legacy_table(family, &table.name) {

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// A kernel configuration larger than this, in bytes, is not one.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
+/// Of a module that ought to have been there when it was asked for.
+const NOT_LOADED: &str = "is on disk, but was not loaded";
+
 /// Facts about the running kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Kernel {
@@ -123,6 +126,21 @@ impl Kernel {
         capability.modules(family).iter().find_map(|names| self.not_loaded(names))
     }
 
+    /// Whether it says that it has what stands behind a capability: built in, loaded or on disk as far as options and
+    /// modules tell. `None`: these facts do not tell.
+    pub fn promises(&self, capability: &Capability, family: Family) -> Option<bool> {
+        let (options, modules) = (capability.options(family), capability.modules(family));
+        let built_in = |name: &&str| self.option(name) == Some(OptionState::BuiltIn);
+        let there = |name: &&str| !matches!(self.module(name), ModuleState::NotOnDisk | ModuleState::Unknown);
+        if !options.is_empty() && options.iter().all(|names| names.iter().any(built_in)) {
+            return Some(true);
+        }
+        if self.explain(capability, family).is_some_and(|why| !why.ends_with(NOT_LOADED)) {
+            return Some(false);
+        }
+        (!modules.is_empty() && modules.iter().all(|names| names.iter().any(there))).then_some(true)
+    }
+
     /// The present name of an option none of whose names is set.
     fn not_set<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
         let unset = |name: &&str| self.option(name) == Some(OptionState::NotSet);
@@ -137,7 +155,7 @@ impl Kernel {
             return None;
         }
         if let Some(name) = found(ModuleState::OnDisk) {
-            return Some(format!("module {name} is on disk, but was not loaded"));
+            return Some(format!("module {name} {NOT_LOADED}"));
         }
         let absent = found(ModuleState::NotOnDisk)?;
         let directory = self.directory.display();
@@ -239,6 +257,19 @@ mod tests {
         assert_eq!(why(&kernel, Family::V6).as_deref(), Some("module ip6table_raw is on disk, but was not loaded"));
         fs::remove_file(directory.join("kernel/ip6table_raw.ko.xz")).expect("removed");
         assert!(why(&kernel, Family::V6).expect("a reason").starts_with("built as module ip6table_raw, which"));
+    }
+
+    #[test]
+    fn a_kernel_promises_what_it_was_built_with() {
+        let raw = rules::capability("table-raw").expect("known");
+        let (root, kernel) = machine("# CONFIG_IP_NF_RAW is not set\nCONFIG_IP6_NF_RAW=y\n", &[]);
+        assert_eq!(kernel.promises(raw, Family::V4), Some(false));
+        assert_eq!(kernel.promises(raw, Family::V6), Some(true));
+        drop(root);
+        let (_root, kernel) = machine("CONFIG_IP_NF_RAW=m\nCONFIG_IP6_NF_RAW=m\n", &["iptable_raw"]);
+        assert_eq!(kernel.promises(raw, Family::V4), Some(true));
+        assert_eq!(kernel.promises(raw, Family::V6), Some(false));
+        assert_eq!(Kernel::default().promises(raw, Family::V4), None);
     }
 
     #[test]

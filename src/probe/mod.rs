@@ -12,7 +12,7 @@ mod nftables;
 mod report;
 mod trial;
 
-pub use choice::backend_holds;
+pub use choice::{backend_holds, holds};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 
@@ -161,7 +161,7 @@ impl Snapshot {
     }
 
     /// Whether `carrier` can hold `table` of `family`. [`CarrierKind::Backend`] speaks of [`Snapshot::backend`].
-    /// Carriers that a table cannot have are missing; a backend's tables that Docker does not use are unknown.
+    /// Carriers that a table cannot have are missing; a backend's tables of which the kernel says nothing are unknown.
     pub fn ability(&self, family: Family, table: &str, carrier: CarrierKind) -> Ability {
         self.abilities
             .iter()
@@ -217,7 +217,7 @@ fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
     let found = backends::find(config);
     let tests = try_all(config, &found.backends, &kernel);
     let choice = choice::choose(config, &found.backends, &tests.trials);
-    let snapshot = summarise(&found.backends, &tests, choice.as_ref());
+    let snapshot = summarise(&found.backends, &tests, choice.as_ref(), &kernel);
     let findings = report::Findings {
         kernel: &kernel,
         backends: &found.backends,
@@ -270,21 +270,26 @@ fn try_all(config: &Config, found: &[Backend], kernel: &Kernel) -> Tests {
 }
 
 /// Puts together what a front needs.
-fn summarise(found: &[Backend], tests: &Tests, choice: Option<&Choice>) -> Snapshot {
+fn summarise(found: &[Backend], tests: &Tests, choice: Option<&Choice>, kernel: &Kernel) -> Snapshot {
     let chosen = choice.and_then(|choice| found.iter().position(|backend| backend.variant == choice.variant));
     let trial = chosen.and_then(|chosen| tests.trials.get(chosen));
-    let mut snapshot = Snapshot {
-        backend: chosen.and_then(|chosen| found.get(chosen)).cloned(),
-        nf_tables: has_nf_tables(&tests.nf_tables),
-        abilities: Vec::new(),
-    };
+    let backend = chosen.and_then(|chosen| found.get(chosen));
+    let mut snapshot =
+        Snapshot { backend: backend.cloned(), nf_tables: has_nf_tables(&tests.nf_tables), abilities: Vec::new() };
     let tables = || rules::tables().iter();
     for (family, table) in Family::ALL.into_iter().flat_map(|family| tables().map(move |table| (family, table))) {
-        // A table that Docker does not use is not tried with the backend: that would load its module for nothing.
-        let tried = trial.is_none_or(|trial| trial.ability(family, &table.name).is_some());
-        for carrier in table.carriers.iter().copied().filter(|carrier| tried || *carrier != CarrierKind::Backend) {
-            let ability = carrier_ability(family, table, carrier, trial, &tests.nf_tables);
-            snapshot.set_ability(family, &table.name, carrier, ability);
+        let is_untried = trial.is_some_and(|trial| trial.ability(family, &table.name).is_none());
+        let untried = backend.filter(|_| is_untried);
+        for carrier in &table.carriers {
+            let ability = match (carrier, untried) {
+                (CarrierKind::Backend, Some(backend)) => {
+                    hints::untried_table(backend, kernel, &tests.nf_tables, family, table)
+                }
+                _ => Some(carrier_ability(family, table, *carrier, trial, &tests.nf_tables)),
+            };
+            if let Some(ability) = ability {
+                snapshot.set_ability(family, &table.name, *carrier, ability);
+            }
         }
     }
     snapshot
@@ -322,6 +327,12 @@ fn carrier_ability(
         })
         .collect();
     trial::worst(needs.iter())
+}
+
+/// Whether the chosen backend can open a table of which the probe does not know, in the calling thread's network
+/// namespace. Loads the table.
+pub fn ask_table(snapshot: &Snapshot, family: Family, table: &str) -> Ability {
+    snapshot.backend.as_ref().map_or_else(not_tried, |backend| hints::ask_table(backend, family, table))
 }
 
 fn not_tried() -> Ability {

@@ -126,7 +126,7 @@ impl Findings<'_> {
             chosen_because: self.choice.map(|choice| choice.why.clone()),
             tables: Family::ALL
                 .into_iter()
-                .flat_map(|family| super::trial::tables().map(move |table| (family, table)))
+                .flat_map(|family| rules::tables().iter().map(move |table| (family, table)))
                 .map(|(family, table)| self.table(family, table))
                 .collect(),
             capabilities: self.capabilities(),

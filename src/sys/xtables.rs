@@ -28,26 +28,36 @@ const NAME_LEN: usize = 29;
 /// NFNL_SUBSYS_NFT_COMPAT (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 11;
 
-/// `struct xt_get_revision` (linux/netfilter/x_tables.h).
-#[repr(C)]
-struct GetRevision {
-    name: [u8; NAME_LEN],
-    revision: u8,
-}
-
 /// IPT_SO_GET_INFO and IP6T_SO_GET_INFO.
 const GET_INFO: libc::c_int = 64;
 
-/// `struct ipt_getinfo`, which `struct ip6t_getinfo` equals.
-#[repr(C)]
+/// Length of a table's name (XT_TABLE_MAXNAMELEN, linux/netfilter/x_tables.h), terminator included.
+const TABLE_NAME_LEN: usize = 32;
+
+/// Length of `struct ipt_getinfo`, which `struct ip6t_getinfo` equals: a name and 13 numbers.
+const INFO_LEN: usize = TABLE_NAME_LEN + 13 * 4;
+
+/// What it tells.
 struct GetInfo {
-    name: [u8; 32],
     valid_hooks: u32,
-    hook_entry: [u32; 5],
     underflow: [u32; 5],
     num_entries: u32,
+    /// In bytes.
     size: u32,
 }
+
+/// IPT_SO_GET_ENTRIES and IP6T_SO_GET_ENTRIES.
+const GET_ENTRIES: libc::c_int = 65;
+
+/// Offset of the entries in `struct ipt_get_entries`: behind a name of 32 bytes and a length of 4, aligned as
+/// `struct xt_counters` is.
+const ENTRIES_OFFSET: usize = 36usize.next_multiple_of(align_of::<u64>());
+
+/// Offset of the verdict in `struct xt_standard_target`, which a built-in chain's policy is.
+const VERDICT_OFFSET: usize = 32;
+
+/// A standard target's verdict for ACCEPT: -NF_ACCEPT - 1 (linux/netfilter/x_tables.h).
+const ACCEPT: i32 = -2;
 
 /// Whether the calling thread's network namespace has, or can have, this legacy table. Asking loads the table's
 /// module, and gives the namespace an empty table.
@@ -55,21 +65,67 @@ struct GetInfo {
 /// # Errors
 /// EPERM without CAP_NET_RAW and CAP_NET_ADMIN; ENOPROTOOPT where there is no ip_tables.
 pub fn legacy_table(family: Family, name: &str) -> io::Result<bool> {
-    let raw = raw_socket(family)?;
-    let mut request =
-        GetInfo { name: [0; 32], valid_hooks: 0, hook_entry: [0; 5], underflow: [0; 5], num_entries: 0, size: 0 };
-    put_name(&mut request.name, name)?;
-    let mut len = size_of::<GetInfo>() as libc::socklen_t;
-    // SAFETY: `raw` is open for the whole call, and `request` is a value of the option's type, of the length given.
-    let result = unsafe {
-        let value = (&raw mut request).cast::<libc::c_void>();
-        libc::getsockopt(raw.as_raw_fd(), level(family), GET_INFO, value, &raw mut len)
-    };
-    match Errno::result(result) {
+    match info(&raw_socket(family)?, family, name) {
         Ok(_) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a legacy table of the calling thread's network namespace holds rules, chains of somebody's or a policy that is
+/// not ACCEPT. Asking loads the table, as [`legacy_table`] does.
+///
+/// # Errors
+/// As [`legacy_table`]; ENOENT where there is no such table.
+pub fn legacy_holds(family: Family, name: &str) -> io::Result<bool> {
+    let raw = raw_socket(family)?;
+    let info = info(&raw, family, name)?;
+    // Each built-in chain ends in its policy, and the table in an entry of its own.
+    if info.num_entries != info.valid_hooks.count_ones() + 1 {
+        return Ok(true);
+    }
+    let mut request = vec![0; ENTRIES_OFFSET + info.size as usize];
+    put_name(&mut request, name)?;
+    request.splice(32..36, info.size.to_ne_bytes());
+    get(&raw, level(family), GET_ENTRIES, &mut request)?;
+    let policies = (0..5).filter(|hook| info.valid_hooks & 1 << hook != 0).map(|hook| info.underflow[hook] as usize);
+    Ok(policies.into_iter().any(|at| verdict(family, &request[ENTRIES_OFFSET..], at) != Some(ACCEPT)))
+}
+
+/// The verdict of the entry that begins at `at` (`struct ipt_entry`, `struct ip6t_entry`).
+fn verdict(family: Family, entries: &[u8], at: usize) -> Option<i32> {
+    let target_offset = match family {
+        Family::V4 => 88,
+        Family::V6 => 140,
+    };
+    let entry = entries.get(at..)?;
+    let target = u16::from_ne_bytes(*entry.get(target_offset..)?.first_chunk()?);
+    Some(i32::from_ne_bytes(*entry.get(usize::from(target) + VERDICT_OFFSET..)?.first_chunk()?))
+}
+
+fn info(raw: &OwnedFd, family: Family, name: &str) -> nix::Result<GetInfo> {
+    let mut request = [0; INFO_LEN];
+    put_name(&mut request[..TABLE_NAME_LEN], name)?;
+    get(raw, level(family), GET_INFO, &mut request)?;
+    let number = |at: usize| u32::from_ne_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]]);
+    // name, valid_hooks, hook_entry, underflow, num_entries, size
+    Ok(GetInfo {
+        valid_hooks: number(32),
+        underflow: [56, 60, 64, 68, 72].map(number),
+        num_entries: number(76),
+        size: number(80),
+    })
+}
+
+/// getsockopt(2) with a request that the answer is written over.
+fn get(raw: &OwnedFd, level: libc::c_int, option: libc::c_int, request: &mut [u8]) -> nix::Result<()> {
+    let mut len = libc::socklen_t::try_from(request.len()).map_err(|_| Errno::EMSGSIZE)?;
+    // SAFETY: `raw` is open for the whole call, and `request` is writable for the length given.
+    let result = unsafe {
+        let value = request.as_mut_ptr().cast::<libc::c_void>();
+        libc::getsockopt(raw.as_raw_fd(), level, option, value, &raw mut len)
+    };
+    Errno::result(result).map(drop)
 }
 
 fn raw_socket(family: Family) -> nix::Result<OwnedFd> {
@@ -115,14 +171,10 @@ fn option(family: Family, extension: Extension) -> libc::c_int {
 }
 
 fn ask_socket(raw: &OwnedFd, level: libc::c_int, option: libc::c_int, name: &str) -> nix::Result<()> {
-    let mut request = GetRevision { name: [0; NAME_LEN], revision: 0 };
-    put_name(&mut request.name, name)?;
-    let mut len = size_of::<GetRevision>() as libc::socklen_t;
-    // SAFETY: `raw` is open for the whole call, and `request` is a value of the option's type, of the length given.
-    let result = unsafe {
-        libc::getsockopt(raw.as_raw_fd(), level, option, (&raw mut request).cast::<libc::c_void>(), &raw mut len)
-    };
-    Errno::result(result).map(drop)
+    // `struct xt_get_revision` (linux/netfilter/x_tables.h): a name, and a number that is 0 here.
+    let mut request = [0; NAME_LEN + 1];
+    put_name(&mut request[..NAME_LEN], name)?;
+    get(raw, level, option, &mut request)
 }
 
 /// Whether nft_compat has any revision of the extension.
@@ -206,6 +258,37 @@ mod tests {
         // Without the rights, or without xtables, there is nothing to be shown.
         let Ok(there) = legacy_table(Family::V4, "nosuchtable") else { return };
         assert!(!there);
+    }
+
+    #[test]
+    fn rules_and_policies_are_seen() {
+        let tried = crate::sys::sandbox::enter(std::time::Duration::from_secs(20), |room| {
+            let run = |family: Family, words: &str| {
+                let name = family.program();
+                let program = format!("/usr/sbin/{name}-legacy");
+                let args: Vec<_> = words.split(' ').map(Into::into).collect();
+                let command = crate::sys::exec::command(std::path::Path::new(&program), name, &args);
+                room.run(command, "").is_ok_and(|answer| answer.status.success())
+            };
+            for family in Family::ALL {
+                for (table, words, back) in [
+                    ("filter", "-A INPUT -j DROP", "-D INPUT 1"),
+                    ("filter", "-P FORWARD DROP", "-P FORWARD ACCEPT"),
+                    ("raw", "-t raw -P OUTPUT DROP", "-t raw -P OUTPUT ACCEPT"),
+                    ("nat", "-t nat -N mine", "-t nat -X mine"),
+                    ("mangle", "-t mangle -P POSTROUTING DROP", "-t mangle -P POSTROUTING ACCEPT"),
+                ] {
+                    if !run(family, words) {
+                        return;
+                    }
+                    assert!(legacy_holds(family, table).expect("an answer"), "{words}");
+                    assert!(run(family, back));
+                    assert!(!legacy_holds(family, table).expect("an answer"), "{back}");
+                }
+            }
+        });
+        // Without the rights there is nothing to be shown.
+        drop(tried);
     }
 
     #[test]
