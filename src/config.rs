@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::sys::mark::Mark;
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ const SIZE_LIMIT: u64 = 1 << 20;
 pub struct Config {
     /// The file it comes from, there or not.
     pub path: PathBuf,
+    /// That file as it was when it was read; `None`: it was not.
+    pub mark: Option<Mark>,
     /// Which real iptables pass-through goes to.
     pub backend: BackendChoice,
     /// The only directory in which backends are looked for; `None`: the usual ones.
@@ -55,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: PathBuf::from(CONFIG_PATH),
+            mark: None,
             backend: BackendChoice::Auto,
             backend_directory: None,
             carriers: BTreeMap::new(),
@@ -81,6 +85,22 @@ pub enum BackendChoice {
     Legacy,
     /// iptables-nft.
     Nft,
+}
+
+impl BackendChoice {
+    /// As it stands in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BackendChoice::Auto => "auto",
+            BackendChoice::Legacy => "legacy",
+            BackendChoice::Nft => "nft",
+        }
+    }
+
+    /// Reads [`BackendChoice::as_str`] back.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Legacy, Self::Nft].into_iter().find(|choice| choice.as_str() == name)
+    }
 }
 
 /// What holds a table's rules.
@@ -128,13 +148,25 @@ pub enum CarrierChoice {
     Fixed(CarrierKind),
 }
 
+impl CarrierChoice {
+    /// As it stands in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CarrierChoice::Auto => "auto",
+            CarrierChoice::Fixed(kind) => kind.as_str(),
+        }
+    }
+
+    /// Reads [`CarrierChoice::as_str`] back.
+    pub fn from_name(name: &str) -> Option<Self> {
+        if name == "auto" { Some(Self::Auto) } else { CarrierKind::from_name(name).map(Self::Fixed) }
+    }
+}
+
 impl<'de> Deserialize<'de> for CarrierChoice {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
-        if word == "auto" {
-            return Ok(CarrierChoice::Auto);
-        }
-        CarrierKind::from_name(&word).map(CarrierChoice::Fixed).ok_or_else(|| {
+        CarrierChoice::from_name(&word).ok_or_else(|| {
             serde::de::Error::custom(format!(
                 "unknown carrier `{word}`, expected one of `auto`, `backend`, `nft`, `mangle`, `filter`"
             ))
@@ -196,8 +228,8 @@ pub fn load_from(path: &Path) -> (Config, Option<ConfigError>) {
     let defaults = Config { path: path.to_owned(), ..Config::default() };
     match read(path) {
         Ok(None) => (defaults, None),
-        Ok(Some(text)) => match parse(path, &text) {
-            Ok(config) => (config, None),
+        Ok(Some((mark, text))) => match parse(path, &text) {
+            Ok(config) => (Config { mark: Some(mark), ..config }, None),
             Err(error) => (defaults, Some(error)),
         },
         Err(error) => {
@@ -207,7 +239,8 @@ pub fn load_from(path: &Path) -> (Config, Option<ConfigError>) {
     }
 }
 
-fn path() -> PathBuf {
+/// Where the configuration is for this caller.
+pub fn path() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     match named {
         Some(name) if getuid() == geteuid() && getgid() == getegid() => PathBuf::from(name),
@@ -215,7 +248,7 @@ fn path() -> PathBuf {
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<String>> {
+fn read(path: &Path) -> io::Result<Option<(Mark, String)>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -231,7 +264,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
     let mut text = String::new();
     file.read_to_string(&mut text)?;
-    Ok(Some(text))
+    Ok(Some((Mark::of(&meta), text)))
 }
 
 /// The file's grammar.
@@ -314,6 +347,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let journal = JournalConfig::default();
     Ok(Config {
         path: path.to_owned(),
+        mark: None,
         backend: document.backend,
         backend_directory: document.backends.directory.map(|AbsolutePath(path)| path),
         carriers: document.carriers.by_table(),

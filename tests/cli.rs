@@ -196,7 +196,7 @@ fn translate_reads_a_saved_table_and_leaves_others_alone() {
     assert!(stdout.contains("tcp dport 80 counter packets 7 bytes 420 jump MINE\n"), "{stdout}");
 
     for (args, input, at_fault) in [
-        (&["translate", "--restore", "-"][..], file, "line 2: -t filter"),
+        (&["translate", "--restore", "-"][..], file, "line 4: -m string"),
         (&["translate", "--restore", "-", "--table", "nat"], file, "no table nat"),
         (&["translate", "--restore", "-"], "", "no table"),
         (&["translate", "--restore", "-"], "*raw\n-A PREROUTING -j DROP\n", "COMMIT"),
@@ -214,7 +214,7 @@ fn what_cannot_be_carried_is_named_and_nothing_is_printed() {
     for (line, at_fault) in [
         ("iptables -t raw -A PREROUTING -m string --algo bm --string x -j DROP", "string"),
         ("iptables -t raw -A PREROUTING -p tcp --frob 7 -j DROP", "--frob"),
-        ("iptables -t nat -A PREROUTING -j ACCEPT", "-t nat"),
+        ("iptables -t broute -A PREROUTING -j ACCEPT", "-t broute"),
         ("iptables -t raw -D PREROUTING 1", "-D"),
         ("iptables -t raw -L", "changes nothing"),
         ("iptables -t raw -A PREROUTING -j DROP; rm", "rm"),

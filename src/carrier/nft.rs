@@ -79,7 +79,7 @@ pub struct NftCarrier {
 
 /// A table as it was read, and the generation that it was read from.
 struct Reading {
-    table: Table,
+    table: Result<Table, Error>,
     generation: u32,
 }
 
@@ -87,7 +87,12 @@ impl NftCarrier {
     /// Speaks to the kernel about the table that carries `table`.
     pub fn open(family: Family, table: &str, dialect: Dialect) -> Result<Self, Error> {
         let connection = Connection::open().map_err(|error| unavailable(&error))?;
-        Ok(Self { connection, family, table: table.to_owned(), name: table_name(table), dialect })
+        Ok(Self::over(connection, family, table, dialect))
+    }
+
+    /// The same over a connection that is open already.
+    pub fn over(connection: Connection, family: Family, table: &str, dialect: Dialect) -> Self {
+        Self { connection, family, table: table.to_owned(), name: table_name(table), dialect }
     }
 
     /// Appends the table as iptables-save prints one that nothing has touched.
@@ -102,16 +107,36 @@ impl NftCarrier {
         Table { family: self.family, name: self.table.clone(), chains, exists: false, renewed: false }
     }
 
-    fn read(&mut self) -> Result<Reading, Error> {
+    /// The table as it was at one moment.
+    fn read(&mut self) -> Result<Table, Error> {
         for _ in 0..ATTEMPTS {
-            let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
-            let table = self.read_table();
-            let after = self.connection.generation().map_err(|error| unavailable(&error))?;
-            if generation == after {
-                return Ok(Reading { table: table?, generation });
+            let reading = self.read_loosely()?;
+            if self.is_present(reading.generation)? {
+                return reading.table;
             }
         }
         Err(Error::Resource("the ruleset changes faster than it can be read".to_owned()))
+    }
+
+    /// The table as it was at one moment if its generation is still the present one: a transaction that bears the
+    /// generation finds that out by itself.
+    fn read_loosely(&mut self) -> Result<Reading, Error> {
+        let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
+        Ok(Reading { table: self.read_table(), generation })
+    }
+
+    fn is_present(&mut self, generation: u32) -> Result<bool, Error> {
+        let present = self.connection.generation().map_err(|error| unavailable(&error))?;
+        Ok(present == generation)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            family: self.family,
+            table: &self.name,
+            builtins: builtins(&self.table),
+            eager: self.dialect.variant == Variant::Legacy,
+        }
     }
 
     fn read_table(&mut self) -> Result<Table, Error> {
@@ -215,19 +240,17 @@ impl NftCarrier {
         dry: bool,
     ) -> Result<Applied, E> {
         for attempt in 0..ATTEMPTS {
-            let Reading { table: before, generation } = self.read().map_err(&lift)?;
-            let mut after = before.clone();
-            compute(&mut after)?;
-            let place = Place {
-                family: self.family,
-                table: &self.name,
-                builtins: builtins(&self.table),
-                eager: self.dialect.variant == Variant::Legacy,
+            let Reading { table, generation } = self.read_loosely().map_err(&lift)?;
+            let change = table.map_err(&lift).and_then(|before| {
+                let mut after = before.clone();
+                compute(&mut after)?;
+                change::between(&self.place(), &before, &after).map_err(&lift)
+            });
+            let Change { batch, lines } = match change {
+                Ok(change) if !dry && !change.batch.is_empty() => change,
+                outcome if self.is_present(generation).map_err(&lift)? => return outcome.map(|_| Applied::default()),
+                _ => continue,
             };
-            let Change { batch, lines } = change::between(&place, &before, &after).map_err(&lift)?;
-            if dry || batch.is_empty() {
-                return Ok(Applied::default());
-            }
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => return Ok(Applied { lines, ..Applied::default() }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
@@ -289,7 +312,7 @@ impl Carrier for NftCarrier {
     fn run(&mut self, invocation: &Invocation, out: &mut String) -> Result<Applied, Error> {
         let dialect = self.dialect;
         if only_looks(&invocation.command) {
-            let mut table = self.read()?.table;
+            let mut table = self.read()?;
             Session { table: &mut table, dialect: &dialect, out }.run(invocation)?;
             return Ok(Applied::default());
         }
@@ -302,7 +325,7 @@ impl Carrier for NftCarrier {
     }
 
     fn save(&mut self, counters: bool, out: &mut String) -> Result<bool, Error> {
-        let mut table = self.read()?.table;
+        let mut table = self.read()?;
         if table.exists {
             Session { table: &mut table, dialect: &self.dialect, out }.save(counters)?;
         }

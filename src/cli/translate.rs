@@ -11,7 +11,6 @@ use crate::iptables::ext::Place;
 use crate::iptables::restore::{self, Line};
 use crate::iptables::{Command, Invocation, Rule, TranslateContext, parse};
 use crate::nft::{self, BaseChain, Batch, Policy, Position, userdata};
-use crate::rules;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use std::fs;
@@ -356,14 +355,10 @@ fn built_in(table: &str, chain: &str) -> Option<&'static Builtin> {
 }
 
 fn carried(table: &str) -> Result<(), Error> {
-    if !builtins(table).is_empty() {
-        return Ok(());
+    match builtins(table).is_empty() {
+        false => Ok(()),
+        true => Err(Refusal::new(format!("-t {table}"), "there is no such table").into()),
     }
-    let why = match rules::table(table) {
-        Some(_) => "nft carries no such table yet, only the real iptables has it",
-        None => "there is no such table",
-    };
-    Err(Refusal::new(format!("-t {table}"), why).into())
 }
 
 fn depends(command: &str) -> Error {

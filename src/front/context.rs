@@ -2,7 +2,7 @@
 
 use super::{Front, RESOURCE_PROBLEM};
 use crate::carrier::nft::{self as carrier, NftCarrier};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::{Error, Refusal};
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
@@ -10,6 +10,7 @@ use crate::nft::Connection;
 use crate::plan::{self, Plan};
 use crate::probe::{self, Backend, Snapshot, Tool};
 use crate::sys::exec;
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,6 +31,8 @@ pub struct Context {
     pub config: Config,
     /// What this machine can do.
     pub snapshot: Snapshot,
+    /// Open since the plan asked the kernel something.
+    connection: RefCell<Option<Connection>>,
 }
 
 impl Context {
@@ -37,9 +40,8 @@ impl Context {
     pub fn new(front: Front, called: &str, args: Vec<OsString>) -> Self {
         let known = called.rsplit('/').next() == Some(front.name());
         let argv0 = if known { called.to_owned() } else { front.name().to_owned() };
-        let (config, error) = config::load();
-        let snapshot = probe::snapshot(&config);
-        let context = Self { front, argv0, args, config, snapshot };
+        let probe::Standing { config, error, snapshot } = probe::standing();
+        let context = Self { front, argv0, args, config, snapshot, connection: RefCell::default() };
         if let Some(error) = error {
             context.tell("", &[], "the defaults are used", Err(error.to_string()));
         }
@@ -70,17 +72,21 @@ impl Context {
     }
 
     fn holds(&self, table: &str) -> Result<bool, Error> {
-        let found = Connection::open()
-            .and_then(|mut connection| connection.table(self.front.family, &carrier::table_name(table)));
-        match found {
-            Ok(table) => Ok(table.is_some()),
-            Err(error) => Err(Error::Resource(format!("nf_tables: {error}"))),
+        let unavailable = |error: io::Error| Error::Resource(format!("nf_tables: {error}"));
+        let mut slot = self.connection.borrow_mut();
+        if slot.is_none() {
+            *slot = Some(Connection::open().map_err(unavailable)?);
         }
+        let asked = slot.as_mut().map(|connection| connection.table(self.front.family, &carrier::table_name(table)));
+        asked.transpose().map(|found| found.flatten().is_some()).map_err(unavailable)
     }
 
     /// Our own table.
     pub fn carrier(&self, table: &str) -> Result<NftCarrier, Error> {
-        NftCarrier::open(self.front.family, table, self.dialect())
+        match self.connection.borrow_mut().take() {
+            Some(connection) => Ok(NftCarrier::over(connection, self.front.family, table, self.dialect())),
+            None => NftCarrier::open(self.front.family, table, self.dialect()),
+        }
     }
 
     fn backend_program(&self, tool: Tool) -> Option<(&Path, &str)> {

@@ -15,6 +15,9 @@ use std::{fmt, io};
 /// Larger than any datagram of a dump (the kernel stays below 32 KiB) and any single answer.
 const RECEIVE_SPACE: usize = 128 * 1024;
 
+/// Larger than the answer to any request for one thing.
+const SMALL_SPACE: usize = 8 * 1024;
+
 /// A dump that was interrupted by changes this often belongs to a ruleset that never rests.
 const DUMP_ATTEMPTS: usize = 100;
 
@@ -163,7 +166,7 @@ impl Connection {
     /// EPROTONOSUPPORT where the kernel has no nfnetlink.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        Ok(Self { socket, buffer: vec![0; RECEIVE_SPACE], next_seq: 1 })
+        Ok(Self { socket, buffer: vec![0; SMALL_SPACE], next_seq: 1 })
     }
 
     /// The generation of the namespace's ruleset: changes with every transaction.
@@ -269,6 +272,8 @@ impl Connection {
         if batch.is_empty() {
             return Ok(());
         }
+        self.socket.want_short_answers();
+        self.make_room();
         let first = self.take_seqs(batch.message_count() + 2);
         let request = batch.datagram(first, generation, finish);
         self.socket.send(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
@@ -319,6 +324,7 @@ impl Connection {
         fill: impl Fn(&mut Writer),
         read: impl Fn(Message<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
+        self.make_room();
         for _ in 0..DUMP_ATTEMPTS {
             match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &read) {
                 Err(error) if matches!(errno_of(&error), Errno::EINTR | Errno::ENOBUFS) => {}
@@ -369,6 +375,13 @@ impl Connection {
                     None => {}
                 }
             }
+        }
+    }
+
+    /// Fresh zeros are not touched before something is received into them; grown ones would be.
+    fn make_room(&mut self) {
+        if self.buffer.len() < RECEIVE_SPACE {
+            self.buffer = vec![0; RECEIVE_SPACE];
         }
     }
 

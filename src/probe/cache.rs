@@ -4,10 +4,11 @@
 #![forbid(unsafe_code)]
 
 use super::{Ability, Backend, Snapshot, Tool, Version, backends, choice, kernel};
-use crate::config::{CarrierKind, Config};
+use crate::config::{BackendChoice, CarrierChoice, CarrierKind, Config, JournalConfig};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules;
+use crate::sys::mark::Mark;
 use crate::sys::store::Store;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -35,20 +36,38 @@ pub struct Key {
     text: String,
 }
 
+/// A place in the cache.
+#[derive(Debug)]
+pub struct Seat {
+    store: Store,
+    key: Key,
+}
+
+impl Seat {
+    /// That of a configuration file. `None` where nothing can be kept.
+    pub fn take(config: &Path) -> Option<Self> {
+        let store = Store::open().or_else(|_| Store::create()).ok()?;
+        let key = Key::now(config, store.is_volatile())?;
+        Some(Self { store, key })
+    }
+}
+
 impl Key {
-    /// As things are now. `None` where that cannot be told, and nothing can be kept.
-    pub fn now(config: &Config) -> Option<Self> {
+    /// As things are now. `None` where that cannot be told. What is `volatile` is gone at the next boot by itself.
+    fn now(config: &Path, volatile: bool) -> Option<Self> {
         let uname = nix::sys::utsname::uname().ok()?;
         let user = fs::metadata("/proc/self/ns/user").ok()?.ino();
         let mut text = String::with_capacity(256);
         writeln!(text, "xtshim {} {FORM} {:x}", env!("CARGO_PKG_VERSION"), rules::DIGEST).ok()?;
-        writeln!(text, "boot {}", boot_id().ok()?).ok()?;
+        if !volatile {
+            writeln!(text, "boot {}", boot_id().ok()?).ok()?;
+        }
         writeln!(text, "kernel {} {}", uname.release().to_str()?, uname.version().to_str()?).ok()?;
         writeln!(text, "user-namespace {user}").ok()?;
         writeln!(text, "namespaces {}", super::may_make_namespaces()).ok()?;
-        writeln!(text, "configuration {}", line(&config.path)?).ok()?;
+        writeln!(text, "configuration {}", line(config)?).ok()?;
         let seat = rules::digest(&[u8::from(super::may_make_namespaces())], user);
-        Some(Self { name: rules::digest(config.path.as_os_str().as_bytes(), seat), text })
+        Some(Self { name: rules::digest(config.as_os_str().as_bytes(), seat), text })
     }
 
     fn file(&self, what: &str) -> String {
@@ -71,14 +90,23 @@ impl Foundations {
     /// As they are now. `None` where one has a name that no line can hold.
     pub fn now(config: &Config) -> Option<Self> {
         let release = nix::sys::utsname::uname().ok()?.release().to_str()?.to_owned();
-        let facts = [config.path.clone(), kernel::modules_dep(Path::new("/"), &release)];
-        // That a program has come is seen by its directory, that it has changed by itself.
-        let watched = facts.into_iter().chain(choice::foundations()).chain(backends::directories(config));
         let mut text = String::with_capacity(2048);
-        for path in watched {
+        // The file may have changed since it was read.
+        match config.mark {
+            Some(mark) => writeln!(text, "{mark} {}", line(&config.path)?).ok()?,
+            None => text.push_str(&identity(&config.path)?),
+        }
+        text.push_str(&identity(&kernel::modules_dep(Path::new("/"), &release))?);
+        for path in choice::foundations(config) {
             text.push_str(&identity(&path)?);
         }
+        // That a program has come is seen by its directory, that it has changed by itself.
         let mut seen = BTreeSet::new();
+        for path in backends::directories(config) {
+            if fs::metadata(&path).is_ok_and(|meta| seen.insert((meta.dev(), meta.ino()))) || !path.exists() {
+                text.push_str(&identity(&path)?);
+            }
+        }
         for path in backends::candidates(config) {
             if backends::identity(&path).is_some_and(|file| seen.insert(file)) {
                 text.push_str(&identity(&path)?);
@@ -91,10 +119,10 @@ impl Foundations {
 /// A line that changes with the file that a path leads to.
 fn identity(path: &Path) -> Option<String> {
     let name = line(path)?;
-    let Ok(meta) = fs::metadata(path) else { return Some(format!("absent {name}\n")) };
-    let (dev, ino, size) = (meta.dev(), meta.ino(), meta.size());
-    let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
-    Some(format!("{dev}:{ino}:{size}:{}.{}:{}.{} {name}\n", modified.0, modified.1, changed.0, changed.1))
+    Some(match fs::metadata(path) {
+        Ok(meta) => format!("{} {name}\n", Mark::of(&meta)),
+        Err(_) => format!("absent {name}\n"),
+    })
 }
 
 fn line(path: &Path) -> Option<&str> {
@@ -102,8 +130,8 @@ fn line(path: &Path) -> Option<&str> {
 }
 
 /// What was kept under this name, if it still holds.
-fn load(key: &Key, what: &str) -> Option<String> {
-    let text = Store::open().ok()?.read(&key.file(what))?;
+fn load(Seat { store, key }: &Seat, what: &str) -> Option<String> {
+    let text = store.read(&key.file(what))?;
     let (foundations, body) = text.strip_prefix(&key.text)?.split_once(RULER)?;
     foundations.split_inclusive('\n').all(holds).then(|| body.to_owned())
 }
@@ -115,40 +143,39 @@ fn holds(line: &str) -> bool {
 }
 
 /// Keeps a text. That it cannot be kept makes things slower, no more.
-fn save(key: &Key, Foundations(files): &Foundations, what: &str, body: &str) {
-    if let Ok(store) = Store::create()
-        && let Err(error) = store.write(&key.file(what), &format!("{}{files}{RULER}{body}", key.text))
-    {
+fn save(Seat { store, key }: &Seat, Foundations(files): &Foundations, what: &str, body: &str) {
+    if let Err(error) = store.write(&key.file(what), &format!("{}{files}{RULER}{body}", key.text)) {
         log::debug!("the {what} is not kept: {error}");
     }
 }
 
-/// The snapshot that was kept, if it still holds.
-pub fn load_snapshot(key: &Key) -> Option<Snapshot> {
-    parse(&load(key, "snapshot")?)
+/// The snapshot that was kept, if it still holds, and the configuration that it belongs to, unless that has to be read
+/// for what is wrong with it.
+pub fn load_snapshot(seat: &Seat) -> Option<(Snapshot, Option<Config>)> {
+    parse(&load(seat, "snapshot")?)
 }
 
 /// Keeps a snapshot, unless something in it is unknown: that may be known the next time.
-pub fn save_snapshot(key: &Key, files: &Foundations, snapshot: &Snapshot) {
-    if let Some(body) = render(snapshot) {
-        save(key, files, "snapshot", &body);
+pub fn save_snapshot(seat: &Seat, files: &Foundations, snapshot: &Snapshot, config: &Config) {
+    if let Some(body) = render(snapshot, config) {
+        save(seat, files, "snapshot", &body);
     }
 }
 
 /// The report that was kept, if it still holds.
-pub fn load_report<T: serde::de::DeserializeOwned>(key: &Key) -> Option<T> {
-    serde_json::from_str(&load(key, "report")?).ok()
+pub fn load_report<T: serde::de::DeserializeOwned>(seat: &Seat) -> Option<T> {
+    serde_json::from_str(&load(seat, "report")?).ok()
 }
 
 /// Keeps a report.
-pub fn save_report<T: serde::Serialize>(key: &Key, files: &Foundations, report: &T) {
+pub fn save_report<T: serde::Serialize>(seat: &Seat, files: &Foundations, report: &T) {
     if let Ok(body) = serde_json::to_string(report) {
-        save(key, files, "report", &body);
+        save(seat, files, "report", &body);
     }
 }
 
 /// One fact a line, fields separated by tabs.
-fn render(snapshot: &Snapshot) -> Option<String> {
+fn render(snapshot: &Snapshot, config: &Config) -> Option<String> {
     let mut text = String::new();
     if let Some(backend) = &snapshot.backend {
         put_backend(&mut text, backend)?;
@@ -163,8 +190,25 @@ fn render(snapshot: &Snapshot) -> Option<String> {
         let (family, carrier) = (entry.family.nft(), entry.carrier.as_str());
         writeln!(text, "ability\t{family}\t{}\t{carrier}\t{state}", entry.table).ok()?;
     }
+    // A file that is there and was not read is to be complained of each time.
+    if config.mark.is_some() || !config.path.exists() {
+        put_config(&mut text, config)?;
+    }
     writeln!(text, "{END}").ok()?;
     Some(text)
+}
+
+fn put_config(text: &mut String, config: &Config) -> Option<()> {
+    let path = |path: &Path| path.to_str().filter(|path| !path.contains(['\t', '\n'])).map(str::to_owned);
+    writeln!(text, "config\t{}\t{}", path(&config.path)?, config.backend.as_str()).ok()?;
+    if let Some(directory) = &config.backend_directory {
+        writeln!(text, "directory\t{}", path(directory)?).ok()?;
+    }
+    for (table, choice) in &config.carriers {
+        writeln!(text, "carrier\t{table}\t{}", choice.as_str()).ok()?;
+    }
+    let file = config.journal.file.as_deref().map_or(Some(String::new()), path)?;
+    writeln!(text, "journal\t{file}\t{}", config.journal.system).ok()
 }
 
 fn put_backend(text: &mut String, backend: &Backend) -> Option<()> {
@@ -178,8 +222,9 @@ fn put_backend(text: &mut String, backend: &Backend) -> Option<()> {
     Some(())
 }
 
-fn parse(text: &str) -> Option<Snapshot> {
+fn parse(text: &str) -> Option<(Snapshot, Option<Config>)> {
     let mut snapshot = Snapshot::default();
+    let mut config = None;
     let mut lines = text.lines();
     for line in lines.by_ref().take_while(|line| *line != END) {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -197,10 +242,29 @@ fn parse(text: &str) -> Option<Snapshot> {
                 };
                 snapshot.set_ability(parse_family(family)?, table, CarrierKind::from_name(carrier)?, ability);
             }
-            _ => return None,
+            ["config", path, backend] => {
+                let (path, backend) = (PathBuf::from(path), BackendChoice::from_name(backend)?);
+                config = Some(Config { path, backend, ..Config::default() });
+            }
+            fields => parse_config(config.as_mut()?, fields)?,
         }
     }
-    (text.ends_with(&format!("{END}\n")) && lines.next().is_none()).then_some(snapshot)
+    (text.ends_with(&format!("{END}\n")) && lines.next().is_none()).then_some((snapshot, config))
+}
+
+fn parse_config(config: &mut Config, fields: &[&str]) -> Option<()> {
+    match *fields {
+        ["directory", path] => config.backend_directory = Some(PathBuf::from(path)),
+        ["carrier", table, choice] => {
+            config.carriers.insert(table.to_owned(), CarrierChoice::from_name(choice)?);
+        }
+        ["journal", file, system] => {
+            let file = (!file.is_empty()).then(|| PathBuf::from(file));
+            config.journal = JournalConfig { file, system: system.parse().ok()? };
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 fn parse_program(backend: &mut Backend, name: &str, path: &str) -> Option<()> {
@@ -242,15 +306,16 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let text = render(&example()).expect("all is known");
-        assert_eq!(parse(&text), Some(example()));
+        let config = Config { path: PathBuf::from("/nonexistent"), ..Config::default() };
+        let text = render(&example(), &config).expect("all is known");
+        assert_eq!(parse(&text), Some((example(), Some(config.clone()))));
         let nothing = Snapshot::default();
-        assert_eq!(parse(&render(&nothing).expect("all is known")), Some(nothing));
+        assert_eq!(parse(&render(&nothing, &config).expect("all is known")), Some((nothing, Some(config))));
     }
 
     #[test]
     fn what_is_cut_off_or_strange_is_not_believed() {
-        let text = render(&example()).expect("all is known");
+        let text = render(&example(), &Config::default()).expect("all is known");
         for cut in 0..text.len() {
             assert_eq!(parse(&text[..cut]), None, "{cut}");
         }
@@ -262,7 +327,7 @@ mod tests {
     fn the_unknown_is_not_kept() {
         let mut snapshot = example();
         snapshot.set_ability(Family::V4, "nat", CarrierKind::Backend, Ability::Unknown { why: "a lock".to_owned() });
-        assert_eq!(render(&snapshot), None);
+        assert_eq!(render(&snapshot, &Config::default()), None);
     }
 
     #[test]
@@ -292,8 +357,27 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_is_kept_with_what_was_found() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("xtshim.toml");
+        let text = "backend = \"nft\"\n[backends]\ndirectory = \"/opt/ipt\"\n[carriers]\nraw = \"mangle\"\nnat = \"auto\"\n\
+            [journal]\nfile = \"none\"\nsystem = false\n";
+        fs::write(&path, text).expect("written");
+        let (read, error) = crate::config::load_from(&path);
+        assert_eq!((read.mark.is_some(), error), (true, None));
+        let kept = parse(&render(&example(), &read).expect("all is known")).and_then(|(_, config)| config);
+        assert_eq!(kept, Some(Config { mark: None, ..read }));
+
+        fs::write(&path, "backend = 1").expect("written");
+        let (bad, error) = crate::config::load_from(&path);
+        assert!(error.is_some());
+        let kept = parse(&render(&example(), &bad).expect("all is known"));
+        assert_eq!(kept, Some((example(), None)), "what is wrong with it is said each time");
+    }
+
+    #[test]
     fn each_configuration_has_a_key_of_its_own() {
-        let key = |path: &str| Key::now(&Config { path: PathBuf::from(path), ..Config::default() }).expect("a key");
+        let key = |path: &str| Key::now(Path::new(path), true).expect("a key");
         assert_eq!(key("/nonexistent"), key("/nonexistent"));
         assert_ne!(key("/nonexistent").name, key("/another").name);
         assert_ne!(key("/nonexistent").text, key("/another").text);

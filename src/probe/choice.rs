@@ -44,9 +44,10 @@ impl Choice {
     }
 }
 
-/// The files that the choice rests upon.
-pub fn foundations() -> impl Iterator<Item = PathBuf> {
-    [LINK, PREVIOUS].into_iter().chain(ADMIN).map(PathBuf::from)
+/// The files that the choice rests upon: none where the configuration has made it.
+pub fn foundations(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let files = [LINK, PREVIOUS].into_iter().chain(ADMIN).map(PathBuf::from);
+    files.filter(|_| config.backend == BackendChoice::Auto)
 }
 
 /// What update-alternatives says about `iptables` without us.

@@ -16,7 +16,7 @@ pub use choice::{backend_holds, holds};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 
-use crate::config::{CarrierKind, Config};
+use crate::config::{self, CarrierKind, Config, ConfigError};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Need};
@@ -190,26 +190,46 @@ fn untried(table: &str, carrier: CarrierKind) -> Ability {
     }
 }
 
-/// What is known of this machine: from the cache if that is valid, else by trying. Never fails; what cannot be found
-/// out is [`Ability::Unknown`].
-pub fn snapshot(config: &Config) -> Snapshot {
+/// How things stand for a front.
+#[derive(Debug)]
+pub struct Standing {
+    /// The administrator's word.
+    pub config: Config,
+    /// What is wrong with it, if the defaults are used instead.
+    pub error: Option<ConfigError>,
+    /// What this machine can do.
+    pub snapshot: Snapshot,
+}
+
+/// The configuration and what is known of this machine: from the cache if that is valid, else by reading and trying.
+/// Never fails; what cannot be found out is [`Ability::Unknown`].
+pub fn standing() -> Standing {
+    let path = config::path();
+    let read = |snapshot: &dyn Fn(&Config) -> Snapshot| {
+        let (config, error) = config::load_from(&path);
+        Standing { snapshot: snapshot(&config), config, error }
+    };
     if std::env::var_os(backends::NESTED_VARIABLE).is_some() {
-        return Snapshot::default();
+        return read(&|_| Snapshot::default());
     }
-    let key = cache::Key::now(config);
-    let kept = key.as_ref().and_then(cache::load_snapshot);
-    kept.unwrap_or_else(|| probe(config, key.as_ref()).0)
+    let seat = cache::Seat::take(&path);
+    match seat.as_ref().and_then(cache::load_snapshot) {
+        Some((snapshot, Some(config))) => Standing { config, error: None, snapshot },
+        Some((snapshot, None)) => read(&|_| snapshot.clone()),
+        None => read(&|config| probe(config, seat.as_ref()).0),
+    }
 }
 
 /// The same, and all else that was found out; with `refresh` by trying again. Never fails.
 pub fn report(config: &Config, refresh: bool) -> (Snapshot, Report) {
-    let key = cache::Key::now(config);
-    let kept = key.as_ref().filter(|_| !refresh).and_then(|key| cache::load_snapshot(key).zip(cache::load_report(key)));
-    kept.unwrap_or_else(|| probe(config, key.as_ref()))
+    let seat = cache::Seat::take(&config.path);
+    let load = |seat| cache::load_snapshot(seat).map(|(snapshot, _)| snapshot).zip(cache::load_report(seat));
+    let kept = seat.as_ref().filter(|_| !refresh).and_then(load);
+    kept.unwrap_or_else(|| probe(config, seat.as_ref()))
 }
 
 /// Tries everything, and keeps what was found if it will be the same until the next boot.
-fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
+fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
     let started = Instant::now();
     // Looked at before anything is tried: what changes meanwhile must make the result stale.
     let files = cache::Foundations::now(config);
@@ -231,9 +251,9 @@ fn probe(config: &Config, key: Option<&cache::Key>) -> (Snapshot, Report) {
     let report = findings.report();
     let lasting = !found.uncertain && choice.as_ref().is_none_or(|choice| choice.lasting) && snapshot.is_known();
     let lasting = lasting && (tests.for_real || !may_make_namespaces());
-    if let Some((key, files)) = key.zip(files).filter(|_| lasting) {
-        cache::save_report(key, &files, &report);
-        cache::save_snapshot(key, &files, &snapshot);
+    if let Some((seat, files)) = seat.zip(files).filter(|_| lasting) {
+        cache::save_report(seat, &files, &report);
+        cache::save_snapshot(seat, &files, &snapshot, config);
     }
     (snapshot, report)
 }

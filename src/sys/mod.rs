@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod exec;
-
+pub mod mark;
 pub mod netlink;
 pub mod netns;
 pub mod rtnl;

@@ -7,13 +7,12 @@
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
 };
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// A bound netlink socket, closed on exec.
+/// A netlink socket, closed on exec. The first send binds it (netlink(7), Address formats).
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -35,12 +34,15 @@ impl Socket {
     /// EPROTONOSUPPORT where the kernel lacks the protocol, EMFILE and the like.
     pub fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self { fd, send_space: DEFAULT_SEND_SPACE })
+    }
+
+    /// Has the kernel leave the request out of its answers.
+    pub fn want_short_answers(&self) {
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
             // Refused by old kernels, which then send longer answers or none of the details.
-            let _ = enable(&fd, option);
+            let _ = enable(&self.fd, option);
         }
-        Ok(Self { fd, send_space: DEFAULT_SEND_SPACE })
     }
 
     /// Sends `request` whole, in one datagram.

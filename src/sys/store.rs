@@ -6,6 +6,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, getegid, geteuid, getgid, getuid, unlinkat};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -52,6 +53,13 @@ impl Store {
         Ok(Self { directory })
     }
 
+    /// Whether what lies in it is gone when the machine is switched off.
+    pub fn is_volatile(&self) -> bool {
+        /// RAMFS_MAGIC (linux/magic.h).
+        const RAMFS: FsType = FsType(0x8584_58f6);
+        fstatfs(&self.directory).is_ok_and(|stat| matches!(stat.filesystem_type(), TMPFS_MAGIC | RAMFS))
+    }
+
     /// A file's content. `None`: it is not there, not ours, or no text.
     pub fn read(&self, name: &str) -> Option<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -60,9 +68,10 @@ impl Store {
         let regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
         let size = u64::try_from(stat.st_size).ok().filter(|size| *size <= LIMIT)?;
         (regular && is_ours(&stat) && stat.st_mode & 0o022 == 0).then_some(())?;
-        let mut text = String::with_capacity(usize::try_from(size).ok()? + 1);
-        File::from(file).take(LIMIT).read_to_string(&mut text).ok()?;
-        Some(text)
+        // Its size is known and does not change: files are only ever replaced.
+        let mut bytes = vec![0; usize::try_from(size).ok()?];
+        File::from(file).read_exact(&mut bytes).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// Puts a file in place at once: who reads it finds the old content or the new. Of two writers the last wins.
