@@ -411,6 +411,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
     let original = Some(Direction::Original);
     match family {
         Family::V4 => {
+            rules.extend(translations(family, "192.0.2.1", "192.0.2.9"));
             rules.extend(addresses(
                 4,
                 Key::Payload(Field::Ip4Saddr),
@@ -447,6 +448,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
             }
         }
         Family::V6 => {
+            rules.extend(translations(family, "2001:db8::1", "2001:db8::9"));
             rules.extend(addresses(
                 16,
                 Key::Payload(Field::Ip6Saddr),
@@ -537,19 +539,81 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
     form
 }
 
-const CHAINS: [(&str, HookPoint); 2] = [("PREROUTING", HookPoint::Prerouting), ("OUTPUT", HookPoint::Output)];
+const CHAINS: [(&str, HookPoint, i32, ChainKind); 4] = [
+    ("PREROUTING", HookPoint::Prerouting, -300, ChainKind::Filter),
+    ("OUTPUT", HookPoint::Output, -300, ChainKind::Filter),
+    ("to-destination", HookPoint::Prerouting, -100, ChainKind::Nat),
+    ("to-source", HookPoint::Postrouting, 100, ChainKind::Nat),
+];
 
+/// Where the kernel takes such a rule.
 fn chain_of(rule: &Alternative) -> &'static str {
-    let looks_at_output =
-        rule.iter().any(|expr| matches!(expr, Expr::Match(found) if found.key == Key::Meta(Meta::Oifname)));
-    CHAINS[usize::from(looks_at_output)].0
+    let place = |expr: &Expr| match expr {
+        Expr::Match(found) if found.key == Key::Meta(Meta::Oifname) => Some("OUTPUT"),
+        Expr::Nat(Nat::To { manip: Manip::Source, .. } | Nat::Prefix { manip: Manip::Source, .. }) => Some("to-source"),
+        Expr::Nat(Nat::Masquerade { .. }) => Some("to-source"),
+        Expr::Nat(_) => Some("to-destination"),
+        _ => None,
+    };
+    rule.iter().find_map(place).unwrap_or("PREROUTING")
+}
+
+/// Translations of addresses and ports.
+fn translations(family: Family, from: &str, to: &str) -> Vec<Alternative> {
+    const RANDOM: u32 = 4;
+    const PERSISTENT: u32 = 8;
+    const FULLY: u32 = 16;
+    let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut rules = Vec::new();
+    let mut both = |nat: Nat| rules.push(vec![l4(6), Expr::Counter { packets: 0, bytes: 0 }, Expr::Nat(nat)]);
+    for ports in [None, Some((0, 0)), Some((80, 80)), Some((80, 90)), Some((1, 65535))] {
+        for flags in [0, RANDOM, FULLY, RANDOM | FULLY] {
+            both(Nat::Masquerade { ports, flags });
+        }
+        for flags in [0, RANDOM] {
+            both(Nat::Redirect { ports, flags });
+        }
+        for manip in [Manip::Source, Manip::Destination] {
+            for flags in [0, RANDOM, PERSISTENT, RANDOM | PERSISTENT, FULLY, RANDOM | FULLY | PERSISTENT] {
+                both(Nat::To { manip, family, addresses: Some((from, from)), ports, flags });
+                both(Nat::To { manip, family, addresses: Some((from, to)), ports, flags });
+                if ports.is_some() {
+                    both(Nat::To { manip, family, addresses: None, ports, flags });
+                }
+            }
+        }
+    }
+    for (network, length) in [(from, if family == Family::V4 { 32 } else { 128 }), (from, 24), (from, 0)] {
+        for manip in [Manip::Source, Manip::Destination] {
+            let network = match network {
+                std::net::IpAddr::V4(address) if length < 32 => {
+                    (address & std::net::Ipv4Addr::from(u32::MAX.checked_shl(32 - length).unwrap_or(0))).into()
+                }
+                std::net::IpAddr::V6(address) if length < 128 => {
+                    (address & std::net::Ipv6Addr::from(u128::MAX.checked_shl(128 - length).unwrap_or(0))).into()
+                }
+                whole => whole,
+            };
+            rules.push(vec![Expr::Nat(Nat::Prefix { manip, network, length: length as u8 })]);
+        }
+    }
+    for flags in [0, RANDOM | FULLY] {
+        rules.push(vec![Expr::Nat(Nat::Masquerade { ports: None, flags })]);
+    }
+    rules.push(vec![Expr::Nat(Nat::Redirect { ports: None, flags: 0 })]);
+    for protocol in [1, 17, 33, 132] {
+        let to =
+            Nat::To { manip: Manip::Destination, family, addresses: Some((from, from)), ports: Some((5, 6)), flags: 0 };
+        rules.push(vec![l4(protocol), Expr::Nat(to)]);
+    }
+    rules
 }
 
 fn batch_with(table: Table<'_>, rules: &[Alternative]) -> Batch {
     let mut batch = Batch::new();
     batch.add_table(table);
-    for (name, hook) in CHAINS {
-        batch.add_base_chain(table, BaseChain { name, hook, ..prerouting((0, 0)) });
+    for (name, hook, priority, kind) in CHAINS {
+        batch.add_base_chain(table, BaseChain { name, hook, priority, kind, ..prerouting((0, 0)) });
     }
     batch.add_chain(table, "user");
     batch.add_chain(table, "other-chain.x");
@@ -565,7 +629,7 @@ fn held(kernel: &mut Connection, table: Table<'_>) -> Vec<(Vec<String>, String)>
     let is_rule = |line: &&str| line.starts_with("\t\t") && !line.starts_with("\t\ttype ");
     let mut lines = listing.lines().filter(is_rule).map(|line| line.trim().to_owned());
     let mut held = Vec::new();
-    for (chain, _) in CHAINS {
+    for (chain, ..) in CHAINS {
         for rule in kernel.rules(table.family, table.name, Some(chain)).unwrap() {
             held.push((kernel_form(kernel, table, &rule), lines.next().unwrap_or_default()));
         }

@@ -176,6 +176,12 @@ fn parse_one(text: &str, family: Family) -> Result<Vec<Network>, Error> {
     Ok(networks)
 }
 
+/// The first address of the network around `address` whose prefix has `length` bits, at most the address's own.
+pub fn network(address: IpAddr, length: u8) -> IpAddr {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    Network::new(address, prefix_mask(family, u32::from(length))).address
+}
+
 /// The unspecified address.
 pub fn any(family: Family) -> IpAddr {
     match family {

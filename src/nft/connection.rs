@@ -137,7 +137,8 @@ impl CommitError {
         Self { errno, operation: change.operation(), chain: change.chain().map(str::to_owned) }
     }
 
-    fn whole(errno: Errno) -> Self {
+    /// A failure that no one operation is to blame for.
+    pub fn whole(errno: Errno) -> Self {
         Self { errno, operation: Operation::Commit, chain: None }
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::key;
+pub use super::nat::{Manip, Nat};
 use super::uapi::payload;
 
 /// One alternative of a rule: its expressions in order. A rule whose matches cannot be said in one conjunction is a
@@ -44,6 +45,8 @@ pub enum Expr {
     },
     /// Turns rule tracing on for the packet.
     TraceSet,
+    /// Address translation.
+    Nat(Nat),
     /// What happens to the packet; always last.
     Verdict(Verdict),
 }

@@ -6,6 +6,7 @@
 use super::batch::{Action, Batch, Change, Policy, Position};
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
+use super::nat;
 use super::syntax::{self, Atom, Left, Relation, Right, Unprintable, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
 use nftables::expr::{self as j, BinaryOperation, Expression, NamedExpression, SetItem};
@@ -35,8 +36,12 @@ fn repair(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(repair),
         Value::Object(members) => {
             if let Some(Value::Array(statements)) = members.get_mut("expr") {
-                for statement in statements.iter_mut().filter(|statement| **statement == json!("notrack")) {
-                    *statement = json!({ "notrack": null });
+                for statement in statements.iter_mut() {
+                    if *statement == json!("notrack") {
+                        *statement = json!({ "notrack": null });
+                    } else if let Some(inner) = statement.get_mut("xt") {
+                        *statement = inner.take();
+                    }
                 }
             }
             if let Some(Value::Object(option)) = members.get_mut("tcp option") {
@@ -167,6 +172,7 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
                 mangle(mark()?, value)
             }
             Expr::TraceSet => mangle(meta("nftrace")?, Expression::Number(1)),
+            Expr::Nat(target) => nat::statement(target, rule)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }
@@ -270,6 +276,16 @@ fn tcp_option(kind: u8) -> Result<&'static str, Unprintable> {
 
 fn range(from: &Atom, to: &Atom) -> Expression<'static> {
     Expression::Range(Box::new(j::Range { range: [atom(from), atom(to)] }))
+}
+
+/// One value, or all from one to another.
+pub(super) fn span(from: Expression<'static>, to: Expression<'static>) -> Expression<'static> {
+    if from == to { from } else { Expression::Range(Box::new(j::Range { range: [from, to] })) }
+}
+
+/// A statement that the crate's types cannot say; [`repair`] puts it in its place.
+pub(super) fn verbatim(statement: Value) -> Statement<'static> {
+    Statement::XT(Some(statement))
 }
 
 fn text(text: impl Into<String>) -> Expression<'static> {

@@ -6,6 +6,7 @@
 use super::canonical::canonical;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::key::{self, Facts, Kind, Order};
+use super::nat;
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
 use super::uapi::{payload, range, reg, set, set_flag, verdict};
 use super::wire::Writer;
@@ -50,14 +51,14 @@ pub fn rule(alternative: &Alternative, next_set: &mut u32) -> Result<Lowered> {
     Ok(Lowered { expressions: lowering.out, sets: lowering.sets })
 }
 
-struct Lowering<'a> {
+pub(super) struct Lowering<'a> {
     out: Writer,
     sets: Vec<AnonymousSet>,
     next_set: &'a mut u32,
 }
 
 impl Lowering<'_> {
-    fn emit(&mut self, name: &str, fill: impl FnOnce(&mut Writer)) {
+    pub(super) fn emit(&mut self, name: &str, fill: impl FnOnce(&mut Writer)) {
         self.out.nest(data::LIST_ELEM, |out| {
             out.put_str(data::EXPR_NAME, name);
             out.nest(data::EXPR_DATA, fill);
@@ -83,6 +84,7 @@ impl Lowering<'_> {
                     out.put_u32(meta::SREG, reg::ONE);
                 });
             }
+            Expr::Nat(target) => nat::lower(self, target)?,
             Expr::Verdict(end) => self.verdict(end),
         }
         Ok(())
@@ -315,8 +317,13 @@ impl Lowering<'_> {
     }
 
     fn load_constant(&mut self, value: &[u8]) {
+        self.load_into(reg::ONE, value);
+    }
+
+    /// Loads a constant of up to 16 bytes into a register of that size (`enum nft_registers`, from 1 on).
+    pub(super) fn load_into(&mut self, register: u32, value: &[u8]) {
         self.emit("immediate", |out| {
-            out.put_u32(immediate::DREG, reg::ONE);
+            out.put_u32(immediate::DREG, register);
             put_data(out, immediate::DATA, value);
         });
     }

@@ -10,6 +10,7 @@ pub mod json;
 mod key;
 mod lower;
 pub mod names;
+pub mod nat;
 mod syntax;
 pub mod text;
 mod uapi;

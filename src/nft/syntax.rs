@@ -179,6 +179,17 @@ pub(super) fn relations(rule: &Alternative) -> Result<Vec<Relation>, Unprintable
     matches.map(|found| relation(found, &mut context)).collect()
 }
 
+/// Whether the matches of a rule say which transport protocol it is for.
+pub(super) fn knows_protocol(rule: &Alternative) -> bool {
+    let mut context = Context::default();
+    for expr in rule {
+        if let Expr::Match(found) = expr {
+            context.learn(found);
+        }
+    }
+    context.protocol.is_some()
+}
+
 fn relation(found: &Match, context: &mut Context) -> Result<Relation, Unprintable> {
     let found = &canonical(found);
     let facts = key::of(found.key);

@@ -485,3 +485,45 @@ pub mod generation {
     /// NFTA_GEN_ID
     pub const ID: u16 = 1;
 }
+
+/// `enum nft_nat_attributes`, `enum nft_nat_types`
+pub mod nat {
+    /// NFTA_NAT_TYPE
+    pub const TYPE: u16 = 1;
+    /// NFTA_NAT_FAMILY
+    pub const FAMILY: u16 = 2;
+    /// NFTA_NAT_REG_ADDR_MIN
+    pub const REG_ADDR_MIN: u16 = 3;
+    /// NFTA_NAT_REG_ADDR_MAX
+    pub const REG_ADDR_MAX: u16 = 4;
+    /// NFTA_NAT_REG_PROTO_MIN
+    pub const REG_PROTO_MIN: u16 = 5;
+    /// NFTA_NAT_REG_PROTO_MAX
+    pub const REG_PROTO_MAX: u16 = 6;
+    /// NFTA_NAT_FLAGS
+    pub const FLAGS: u16 = 7;
+    /// NFT_NAT_SNAT
+    pub const SNAT: u32 = 0;
+    /// NFT_NAT_DNAT
+    pub const DNAT: u32 = 1;
+}
+
+/// `enum nft_masq_attributes`
+pub mod masq {
+    /// NFTA_MASQ_FLAGS
+    pub const FLAGS: u16 = 1;
+    /// NFTA_MASQ_REG_PROTO_MIN
+    pub const REG_PROTO_MIN: u16 = 2;
+    /// NFTA_MASQ_REG_PROTO_MAX
+    pub const REG_PROTO_MAX: u16 = 3;
+}
+
+/// `enum nft_redir_attributes`
+pub mod redir {
+    /// NFTA_REDIR_REG_PROTO_MIN
+    pub const REG_PROTO_MIN: u16 = 1;
+    /// NFTA_REDIR_REG_PROTO_MAX
+    pub const REG_PROTO_MAX: u16 = 2;
+    /// NFTA_REDIR_FLAGS
+    pub const FLAGS: u16 = 3;
+}

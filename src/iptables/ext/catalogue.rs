@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, multiport, nflog,
-    pkttype, tcp, trace, udp,
+    Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, masquerade, multiport,
+    netmap, nflog, pkttype, redirect, snat, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -63,6 +63,8 @@ impl Known {
 
 const TRUNCATED: &str = "a truncated header does not match, where xt drops the packet";
 
+const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
+
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
     both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
@@ -87,10 +89,16 @@ pub const MATCHES: &[Known] = &[
 /// Targets, by name.
 pub const TARGETS: &[Known] = &[
     both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
+    both("DNAT", snat::destination, "dnat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
     both("MARK", mark::new_target, "meta mark set", &[]),
+    both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),
+    both("NETMAP", netmap::new, "dnat prefix to, snat prefix to", &["nft-chain-nat", "nft-nat"])
+        .but("only in built-in chains: in others the hook that decides what is changed is not known"),
     both("NFLOG", nflog::new, "log group", &["nft-log"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
+    both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
+    both("SNAT", snat::source, "snat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
 ];
 
@@ -157,7 +165,6 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
     not("CONNMARK", "not yet carried"),
     not("CONNSECMARK", "copies between security marks, for which nf_tables has no expression"),
-    not("DNAT", "not yet carried"),
     not("DNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("DSCP", "not yet carried"),
     not("ECN", "not yet carried"),
@@ -165,18 +172,14 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("HMARK", "its hash of the packet has no native form"),
     not("IDLETIMER", "its timers live in sysfs"),
     not("LED", "blinks a light that only xt_LED knows"),
-    not("MASQUERADE", "not yet carried"),
     not("MIRROR", "gone from the kernel since 2.6"),
-    not("NETMAP", "not yet carried"),
     not("NFQUEUE", "not yet carried"),
     not("QUEUE", "gone from the kernel since 3.5: NFQUEUE with number 0"),
     not("RATEEST", "its estimators are read by xt_rateest alone"),
-    not("REDIRECT", "not yet carried"),
     not("REJECT", "not yet carried"),
     not("SAME", "gone from the kernel since 2.6"),
     not("SECMARK", "needs a named object beside the rule, whose text the kernel keeps for itself"),
     not("SET", "an ipset is changed by xt_SET alone"),
-    not("SNAT", "not yet carried"),
     not("SNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("SYNPROXY", "not yet carried"),
     not("TCPMSS", "not yet carried"),
