@@ -260,8 +260,11 @@ impl NftCarrier {
         Err(lift(Error::Resource("the ruleset changes faster than it can be changed".to_owned())))
     }
 
-    /// A refusal of the kernel's in the words of the backend.
+    /// A refusal of the kernel's in the words of the backend. Where a native expression is called from a hook that it
+    /// is not for, xt says EINVAL.
     fn explain(&self, error: &CommitError) -> Error {
+        let misplaced = error.errno == Errno::EOPNOTSUPP && error.operation.is_of_rule();
+        let error = &CommitError { errno: if misplaced { Errno::EINVAL } else { error.errno }, ..error.clone() };
         if error.errno == Errno::EPERM {
             return Error::Resource(format!("{} failed (Permission denied (you must be root))", error.operation));
         }
