@@ -298,7 +298,10 @@ fn jump_of(info: &RuleInfo) -> Option<String> {
 
 /// The kernel cannot even be asked.
 fn unavailable(error: &io::Error) -> Error {
-    let reason = reason(error);
+    let reason = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM) => "Permission denied (you must be root)".to_owned(),
+        _ => reason(error),
+    };
     Error::Resource(format!("Could not fetch rule set generation id: {reason}"))
 }
 

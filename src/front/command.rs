@@ -1,22 +1,51 @@
 //! `iptables` and `ip6tables`.
 
+use super::alone;
 use super::context::{Context, may_administer};
+use super::planning::Course;
 use crate::carrier::Carrier;
 use crate::error::Error;
 use crate::iptables::{self, Command, Invocation};
-use crate::plan::Plan;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 /// Answers one command.
 pub fn answer(context: &Context) -> ExitCode {
+    if !context.has_backend() {
+        return by_ourselves(context);
+    }
     let Some(table) = carried_table(context) else { return context.pass_through() };
     if !may_administer() {
         return context.pass_through();
     }
-    match context.plan(table) {
-        Ok(Plan::Nft { why }) => carry(context, table, &why),
-        Ok(Plan::Backend { .. } | Plan::AskBackend) => context.pass_through(),
+    match context.course(table) {
+        Ok(Course::Carry { why }) => carry(context, table, &why),
+        Ok(Course::PassThrough | Course::TakeOver { .. }) => context.pass_through(),
+        Err(error) => context.fail(&error),
+    }
+}
+
+/// Answers one command where there is nobody to pass it on to.
+fn by_ourselves(context: &Context) -> ExitCode {
+    let invocation = match read(context) {
+        Ok(invocation) => invocation,
+        Err(error) => return refuse(context, "", "no iptables is installed", error),
+    };
+    match invocation.command {
+        Command::Version => return context.succeed(&format!("{}\n", context.dialect().prefix())),
+        Command::Help => return context.succeed(&alone::help(&context.dialect())),
+        _ => {}
+    }
+    let known = |table: &&str| *table == invocation.table;
+    let Some(table) = context.snapshot.carried_tables(context.front.family).find(known) else {
+        return context.fail(&Error::Version(format!("table '{}' does not exist", invocation.table)));
+    };
+    if !may_administer() {
+        return context.fail(&alone::not_permitted());
+    }
+    match context.course(table) {
+        Ok(Course::Carry { why } | Course::TakeOver { why }) => carry(context, table, &why),
+        Ok(Course::PassThrough) => context.fail_without_backend(table),
         Err(error) => context.fail(&error),
     }
 }

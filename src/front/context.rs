@@ -1,13 +1,12 @@
 //! What every front needs: configuration, capabilities, the backend, the carrier, and ways to answer.
 
 use super::{Front, RESOURCE_PROBLEM};
-use crate::carrier::nft::{self as carrier, NftCarrier};
-use crate::config::Config;
-use crate::error::{Error, Refusal};
+use crate::carrier::nft::NftCarrier;
+use crate::config::{CarrierKind, Config};
+use crate::error::{Error, Refusal, reason};
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
 use crate::nft::Connection;
-use crate::plan::{self, Plan};
 use crate::probe::{self, Backend, Snapshot, Tool};
 use crate::sys::exec;
 use std::cell::RefCell;
@@ -32,7 +31,7 @@ pub struct Context {
     /// What this machine can do.
     pub snapshot: Snapshot,
     /// Open since the plan asked the kernel something.
-    connection: RefCell<Option<Connection>>,
+    pub(super) connection: RefCell<Option<Connection>>,
 }
 
 impl Context {
@@ -57,30 +56,6 @@ impl Context {
         Dialect { family: self.front.family, variant, version }
     }
 
-    /// What becomes of `table`; asks the kernel, and where that leaves doubt the backend.
-    pub fn plan(&self, table: &str) -> Result<Plan, Error> {
-        let family = self.front.family;
-        let held = self.snapshot.nf_tables && self.holds(table)?;
-        match plan::plan(family, table, &self.config, &self.snapshot, held) {
-            Plan::AskBackend => Ok(plan::answered(probe::ask_table(&self.snapshot, family, table))),
-            // A table has one owner: rules that the backend holds would no longer show, and still act.
-            Plan::Nft { .. } if !held && probe::backend_holds(&self.snapshot, family, table) => {
-                Ok(Plan::Backend { why: "it holds rules there".into() })
-            }
-            plan => Ok(plan),
-        }
-    }
-
-    fn holds(&self, table: &str) -> Result<bool, Error> {
-        let unavailable = |error: io::Error| Error::Resource(format!("nf_tables: {error}"));
-        let mut slot = self.connection.borrow_mut();
-        if slot.is_none() {
-            *slot = Some(Connection::open().map_err(unavailable)?);
-        }
-        let asked = slot.as_mut().map(|connection| connection.table(self.front.family, &carrier::table_name(table)));
-        asked.transpose().map(|found| found.flatten().is_some()).map_err(unavailable)
-    }
-
     /// Our own table.
     pub fn carrier(&self, table: &str) -> Result<NftCarrier, Error> {
         match self.connection.borrow_mut().take() {
@@ -96,19 +71,45 @@ impl Context {
         program.map(|program| (program, name))
     }
 
-    /// Becomes the backend. Comes back only when there is none.
+    /// Whether there is a backend that this call could be passed on to.
+    pub fn has_backend(&self) -> bool {
+        self.backend_program(self.front.tool).is_some()
+    }
+
+    /// Becomes the backend. Comes back only when that fails.
     pub fn pass_through(&self) -> ExitCode {
         let Some((program, name)) = self.backend_program(self.front.tool) else {
             return self.fail(&self.no_backend());
         };
         match exec::replace(program, name, &self.args) {
             Ok(never) => match never {},
-            Err(error) => self.fail(&Error::Resource(format!("{}: {error}", program.display()))),
+            Err(error) => self.fail(&Error::Resource(format!("{}: {}", program.display(), reason(&error)))),
+        }
+    }
+
+    /// The same with other arguments, and with `input` on its standard input.
+    pub fn pass_through_fed(&self, args: &[OsString], input: &[u8]) -> ExitCode {
+        let Some((program, name)) = self.backend_program(self.front.tool) else {
+            return self.fail(&self.no_backend());
+        };
+        match exec::feed_stdin(input).and_then(|()| exec::replace(program, name, args)) {
+            Ok(never) => match never {},
+            Err(error) => self.fail(&Error::Resource(format!("{}: {}", program.display(), reason(&error)))),
         }
     }
 
     fn no_backend(&self) -> Error {
         Error::Resource(format!("no {} is installed that this command could be passed on to", self.front.name()))
+    }
+
+    /// Fails for a table that neither we nor any backend can hold.
+    pub fn fail_without_backend(&self, table: &str) -> ExitCode {
+        let nft = self.snapshot.ability(self.front.family, table, CarrierKind::Nft);
+        let lacking =
+            if nft.is_missing() { format!("; nf_tables cannot hold {table}: {}", nft.why()) } else { String::new() };
+        let Error::Resource(text) = self.no_backend() else { return ExitCode::from(RESOURCE_PROBLEM) };
+        self.tell(table, &[], "no iptables is installed", Err(format!("{text}{lacking}")));
+        self.fail(&Error::Resource(format!("{text}{lacking}")))
     }
 
     /// Runs the backend's own program of this front as a child, fed with `input`.
@@ -157,7 +158,12 @@ impl Context {
             Error::Refused(refusal) => &refused(refusal, &dialect),
             other => other,
         };
-        let _ = io::stderr().write_all(error.render(&dialect).as_bytes());
+        let mut text = error.render(&dialect);
+        if let (Error::Resource(_), true) = (error, self.front.tool != Tool::Command) {
+            // iptables-save and iptables-restore bear their own names.
+            text = text.replacen(dialect.family.program(), self.front.name(), 1);
+        }
+        let _ = io::stderr().write_all(text.as_bytes());
         ExitCode::from(error.code())
     }
 

@@ -4,8 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod alone;
 mod command;
 mod context;
+mod options;
+mod planning;
 mod restore;
 mod save;
 

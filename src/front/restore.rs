@@ -1,132 +1,51 @@
 //! `iptables-restore` and `ip6tables-restore`: a file is taken apart by table, carried tables are applied in one
 //! transaction each, and the rest is fed to the backend, in the file's own order.
 
+use super::alone;
 use super::context::{Context, may_administer};
+use super::options::Options;
+use super::planning::Course;
 use crate::carrier::{Carrier, RestoreError, Section};
 use crate::error::{Error, reason};
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::plan::Plan;
-use std::ffi::OsString;
+use crate::probe::Tool;
 use std::io::Read;
 use std::process::ExitCode;
 
-/// What iptables-restore can be told (iptables-restore(8)), as far as it matters to a carried table.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options {
-    noflush: bool,
-    counters: bool,
-    test: bool,
-    verbose: bool,
-    table: Option<String>,
-    file: Option<OsString>,
-    /// All but the file's name, for the backend.
-    passed: Vec<OsString>,
-}
-
-impl Options {
-    /// `None` for anything else than what it knows: that is the backend's to answer.
-    fn read(args: &[OsString]) -> Option<Self> {
-        let mut options = Self::default();
-        let mut rest = args.iter().peekable();
-        while let Some(arg) = rest.next() {
-            let word = arg.to_str()?;
-            if !word.starts_with('-') || word == "-" {
-                if options.file.replace(arg.clone()).is_some() {
-                    return None;
-                }
-                continue;
-            }
-            options.passed.push(arg.clone());
-            match word.strip_prefix("--") {
-                Some(long) => options.long(long, &mut rest)?,
-                None => options.short(word.strip_prefix('-')?, &mut rest)?,
-            }
-        }
-        Some(options)
-    }
-
-    fn long<'a>(&mut self, word: &str, rest: &mut Rest<'a>) -> Option<()> {
-        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        match (name, value) {
-            ("noflush", None) => self.noflush = true,
-            ("counters", None) => self.counters = true,
-            ("test", None) => self.test = true,
-            ("verbose", None) => self.verbose = true,
-            ("binary", None) => {}
-            ("wait" | "wait-interval", Some(_)) => {}
-            ("wait" | "wait-interval", None) => self.optional_number(rest),
-            ("table", Some(table)) => self.table = Some(table.to_owned()),
-            ("table", None) => self.table = Some(self.argument(rest)?),
-            ("modprobe", Some(_)) => {}
-            ("modprobe", None) => drop(self.argument(rest)?),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn short<'a>(&mut self, letters: &str, rest: &mut Rest<'a>) -> Option<()> {
-        for (index, letter) in letters.char_indices() {
-            let attached = letters.get(index + 1..).filter(|text| !text.is_empty());
-            match letter {
-                'n' => self.noflush = true,
-                'c' => self.counters = true,
-                't' => self.test = true,
-                'v' => self.verbose = true,
-                'b' => {}
-                'w' | 'W' if attached.is_some() => return Some(()),
-                'w' | 'W' => self.optional_number(rest),
-                'T' => {
-                    self.table = Some(match attached {
-                        Some(table) => table.to_owned(),
-                        None => self.argument(rest)?,
-                    });
-                    return Some(());
-                }
-                'M' => {
-                    if attached.is_none() {
-                        self.argument(rest)?;
-                    }
-                    return Some(());
-                }
-                _ => return None,
-            }
-        }
-        Some(())
-    }
-
-    fn argument(&mut self, rest: &mut Rest<'_>) -> Option<String> {
-        let arg = rest.next()?;
-        self.passed.push(arg.clone());
-        arg.to_str().map(str::to_owned)
-    }
-
-    fn optional_number(&mut self, rest: &mut Rest<'_>) {
-        if let Some(number) = rest.next_if(|arg| arg.to_str().is_some_and(|word| word.parse::<u32>().is_ok())) {
-            self.passed.push(number.clone());
-        }
-    }
-
-    fn wants(&self, table: &str) -> bool {
-        self.table.as_deref().is_none_or(|wanted| wanted == table)
-    }
-}
-
-type Rest<'a> = std::iter::Peekable<std::slice::Iter<'a, OsString>>;
-
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {
-    let Some(options) = Options::read(&context.args) else { return context.pass_through() };
-    if !may_administer() {
+    let options = match alone::heed(context, Options::read(Tool::Restore, &context.args)) {
+        Ok(options) => options,
+        Err(answer) => return answer,
+    };
+    if !may_administer() && context.has_backend() {
         return context.pass_through();
     }
-    match carried_tables(context, &options) {
-        Ok(carried) if carried.is_empty() => context.pass_through(),
-        Ok(carried) => match input(&options) {
-            Ok(text) => restore(context, &options, &carried, &text),
+    match candidates(context, &options) {
+        Ok(candidates) if candidates.is_empty() && context.has_backend() => context.pass_through(),
+        Ok(candidates) => match input(&options) {
+            Ok(text) => apply(context, &options, &candidates, &text),
             Err(error) => context.fail(&error),
         },
         Err(error) => context.fail(&error),
     }
+}
+
+/// A table that may be carried, and whether our own is there.
+struct Candidate {
+    table: String,
+    held: bool,
+}
+
+/// Tables that are not the backend's in any case.
+fn candidates(context: &Context, options: &Options) -> Result<Vec<Candidate>, Error> {
+    let held = if may_administer() { context.held_tables()? } else { Vec::new() };
+    let tables = context.snapshot.carried_tables(context.front.family).filter(|table| options.wants(table));
+    let candidates =
+        tables.map(|table| Candidate { table: table.to_owned(), held: held.iter().any(|(name, _)| name == table) });
+    let possible =
+        |candidate: &Candidate| !context.has_backend() || !context.is_passed_through(&candidate.table, candidate.held);
+    Ok(candidates.filter(possible).collect())
 }
 
 /// A table that is carried, and why.
@@ -135,15 +54,33 @@ struct Carried<'a> {
     why: String,
 }
 
-fn carried_tables<'a>(context: &'a Context, options: &Options) -> Result<Vec<Carried<'a>>, Error> {
-    let mut carried = Vec::new();
-    let tables = context.snapshot.carried_tables(context.front.family);
-    for table in tables.filter(|table| options.wants(table)) {
-        if let Plan::Nft { why } = context.plan(table)? {
-            carried.push(Carried { table, why });
-        }
+/// Of the candidates those that the file speaks of and that are ours.
+fn carried<'a>(context: &Context, candidates: &'a [Candidate], lines: &[&[u8]]) -> Vec<Carried<'a>> {
+    let named = |table: &str| lines.iter().filter_map(|line| table_of(line)).any(|name| name == table);
+    let wanted = candidates.iter().filter(|candidate| named(&candidate.table));
+    let course = |candidate: &'a Candidate| match context.course_of(&candidate.table, candidate.held) {
+        Course::Carry { why } => Some(Carried { table: &candidate.table, why }),
+        Course::TakeOver { .. } | Course::PassThrough => None,
+    };
+    wanted.filter_map(course).collect()
+}
+
+/// The name behind `*`.
+fn table_of(line: &[u8]) -> Option<String> {
+    let name = String::from_utf8_lossy(line.strip_prefix(b"*")?).into_owned();
+    Some(name.split([' ', '\t', '\n']).find(|word| !word.is_empty()).unwrap_or_default().to_owned())
+}
+
+fn apply(context: &Context, options: &Options, candidates: &[Candidate], text: &[u8]) -> ExitCode {
+    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    if lines.last().is_some_and(|line| line.is_empty()) {
+        lines.pop();
     }
-    Ok(carried)
+    let carried = carried(context, candidates, &lines);
+    match carried.is_empty() && context.has_backend() {
+        true => context.pass_through_fed(&options.passed, text),
+        false => restore(context, options, &carried, &lines, text),
+    }
 }
 
 fn input(options: &Options) -> Result<Vec<u8>, Error> {
@@ -178,14 +115,13 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
     let mut from = 0;
     let mut at = 0;
     while let Some(line) = lines.get(at) {
-        let Some(name) = line.strip_prefix(b"*") else {
+        let Some(name) = table_of(line) else {
             at += 1;
             continue;
         };
-        let name = String::from_utf8_lossy(name);
         let length = lines.iter().skip(at + 1).take_while(|line| **line != b"COMMIT").count();
         let end = at + 1 + length;
-        let table = carried.iter().map(|carried| carried.table).find(|table| first_word(&name) == *table);
+        let table = carried.iter().map(|carried| carried.table).find(|table| name == *table);
         if let Some(table) = table {
             if from < at {
                 parts.push(Part::Backend(from..at));
@@ -201,21 +137,14 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
     parts
 }
 
-fn first_word(text: &str) -> &str {
-    text.split([' ', '\t', '\n']).next().unwrap_or_default()
-}
-
-fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], text: &[u8]) -> ExitCode {
-    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    if lines.last().is_some_and(|line| line.is_empty()) {
-        lines.pop();
-    }
-    for part in parts(&lines, carried) {
+fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines: &[&[u8]], text: &[u8]) -> ExitCode {
+    for part in parts(lines, carried) {
         let done = match part {
-            Part::Backend(range) => feed(context, options, &lines, range, text),
+            Part::Backend(range) if !context.has_backend() => outside(context, options, lines, range),
+            Part::Backend(range) => feed(context, options, lines, range, text),
             Part::Carried { table, lines: range, commit } => {
                 let why = carried.iter().find(|carried| carried.table == table).map_or("", |carried| &carried.why);
-                section(context, options, &lines, table, why, range, commit)
+                section(context, options, lines, table, why, range, commit)
             }
         };
         if let Err(code) = done {
@@ -223,6 +152,44 @@ fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], text: 
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Lines that belong to no table of ours, where there is no backend that could judge them.
+fn outside(
+    context: &Context,
+    options: &Options,
+    lines: &[&[u8]],
+    range: std::ops::Range<usize>,
+) -> Result<(), ExitCode> {
+    let name = context.front.name();
+    // A table that is not wanted is passed over to its end.
+    let mut passing = false;
+    for (number, line) in (range.start + 1..).zip(lines.get(range).unwrap_or_default()) {
+        let refuse = |stderr: String, code| Err(context.fail(&Error::Verbatim { stderr, code }));
+        match table_of(line) {
+            Some(table) if !passing => {
+                if context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
+                    if options.wants(&table) {
+                        return Err(context.fail_without_backend(&table));
+                    }
+                    passing = true;
+                    continue;
+                }
+                let named = if table.is_empty() { String::new() } else { format!(" '{table}'") };
+                let error = Error::Parameter(format!("{name}: line {number} table name{named} invalid"));
+                return Err(context.fail(&numbered(error, number, &context.dialect(), name)));
+            }
+            _ if line.is_empty() => {}
+            _ if line.starts_with(b"#") => {
+                if options.verbose {
+                    let _ = context.succeed(&format!("{}\n", String::from_utf8_lossy(line)));
+                }
+            }
+            _ if passing => passing = *line != b"COMMIT",
+            _ => return refuse(format!("{name}: line {number} failed\n"), 1),
+        }
+    }
+    Ok(())
 }
 
 /// Gives the backend its lines, with blank ones before them, so that it counts as the whole file does.
@@ -342,7 +309,8 @@ fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Erro
                 _ => format!("{program}: line {line} failed\n"),
             }
         }
-        Error::Resource(text) if dialect.variant == Variant::Nft => {
+        // What the kernel said of a rule begins with a blank.
+        Error::Resource(text) if dialect.variant == Variant::Nft && text.starts_with(' ') => {
             format!("{prefix}: \nline {line}: {}\n", text.trim_start())
         }
         Error::Resource(text) => format!("{prefix}: {text}\n"),
@@ -354,33 +322,11 @@ fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Erro
 
 #[cfg(test)]
 mod tests {
-    use super::{Carried, Options, Part, parts};
-    use std::ffi::OsString;
-
-    fn read(words: &[&str]) -> Option<Options> {
-        Options::read(&words.iter().map(OsString::from).collect::<Vec<_>>())
-    }
+    use super::{Carried, Part, parts};
 
     fn taken_apart(file: &str) -> Vec<Part<'static>> {
         let lines: Vec<&[u8]> = file.split('\n').map(str::as_bytes).collect();
         parts(&lines, &[Carried { table: "raw", why: String::new() }])
-    }
-
-    #[test]
-    fn options_as_callers_write_them() {
-        let options = read(&["-w", "5", "-nc", "--table=raw", "file"]).expect("these are known");
-        assert!(options.noflush && options.counters && !options.test);
-        assert_eq!(options.table.as_deref(), Some("raw"));
-        assert_eq!(options.file, Some("file".into()));
-        assert_eq!(options.passed.len(), 4);
-        assert!(!read(&["-T", "filter"]).expect("known").wants("raw"));
-    }
-
-    #[test]
-    fn unknown_options_are_the_backends() {
-        assert_eq!(read(&["--bogus"]), None);
-        assert_eq!(read(&["-h"]), None);
-        assert_eq!(read(&["-T"]), None);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `iptables-save` and `ip6tables-save`: the backend's tables and the carried ones in one file.
 
+use super::alone;
 use super::context::{Context, exit_code, may_administer};
+use super::options::Options;
+use super::planning::Course;
 use crate::carrier::Carrier;
 use crate::error::{Error, reason};
 use crate::iptables::dialect::Variant;
-use crate::plan::Plan;
+use crate::probe::Tool;
 use crate::sys::time::local_timestamp;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
@@ -14,50 +16,14 @@ use std::process::ExitCode;
 /// Order in which iptables-nft-save prints tables.
 const NFT_ORDER: [&str; 5] = ["mangle", "security", "raw", "filter", "nat"];
 
-/// What iptables-save can be told (iptables-save(8)).
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options {
-    counters: bool,
-    table: Option<String>,
-    file: Option<OsString>,
-    /// What the backend is to be told as well: all but `-f`.
-    passed: Vec<OsString>,
-}
-
-impl Options {
-    /// `None` for anything else than what it knows: that is the backend's to answer.
-    fn read(args: &[OsString]) -> Option<Self> {
-        let mut options = Self::default();
-        let mut rest = args.iter();
-        while let Some(arg) = rest.next() {
-            match arg.to_str()? {
-                "-c" | "--counters" => {
-                    options.counters = true;
-                    options.passed.push(arg.clone());
-                }
-                "-t" | "--table" => options.table = Some(rest.next()?.to_str()?.to_owned()),
-                "-f" | "--file" => options.file = Some(rest.next()?.clone()),
-                "-M" | "--modprobe" => options.passed.extend([arg.clone(), rest.next()?.clone()]),
-                other => {
-                    if let Some(table) = other.strip_prefix("--table=") {
-                        options.table = Some(table.to_owned());
-                    } else if let Some(file) = other.strip_prefix("--file=") {
-                        options.file = Some(file.into());
-                    } else {
-                        return None;
-                    }
-                }
-            }
-        }
-        Some(options)
-    }
-}
-
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {
-    let Some(options) = Options::read(&context.args) else { return context.pass_through() };
+    let options = match alone::heed(context, Options::read(Tool::Save, &context.args)) {
+        Ok(options) => options,
+        Err(answer) => return answer,
+    };
     if !may_administer() {
-        return context.pass_through();
+        return if context.has_backend() { context.pass_through() } else { context.fail(&alone::not_permitted()) };
     }
     match carried(context, &options) {
         Ok(None) => context.pass_through(),
@@ -81,30 +47,39 @@ struct Saved {
 
 /// The carried tables that are asked for; `None` where the backend can answer alone.
 fn carried(context: &Context, options: &Options) -> Result<Option<Vec<Saved>>, Error> {
-    let mut any = false;
+    if let Some(table) = &options.table {
+        return carried_one(context, options, table);
+    }
     let mut sections = Vec::new();
-    for table in context.snapshot.carried_tables(context.front.family) {
-        if options.table.as_deref().is_some_and(|wanted| wanted != table) {
-            continue;
-        }
-        if let Plan::Nft { .. } = context.plan(table)? {
-            any = true;
-            let mut carrier = context.carrier(table)?;
-            let mut text = String::new();
-            if carrier.save(options.counters, &mut text)? || options.table.is_some() {
-                if text.is_empty() {
-                    carrier.save_untouched(&mut text);
-                }
-                sections.push(Saved { table: table.to_owned(), text });
-            }
+    for (table, _) in context.held_tables()? {
+        let mut text = String::new();
+        if context.carrier(&table)?.save(options.counters, &mut text)? {
+            sections.push(Saved { table, text });
         }
     }
-    Ok(any.then_some(sections))
+    Ok((!sections.is_empty() || !context.has_backend()).then_some(sections))
+}
+
+/// The one table that is asked for.
+fn carried_one(context: &Context, options: &Options, table: &str) -> Result<Option<Vec<Saved>>, Error> {
+    if !context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
+        let stderr = format!("Table `{table}' does not exist\n");
+        return if context.has_backend() { Ok(None) } else { Err(Error::Verbatim { stderr, code: 1 }) };
+    }
+    if !matches!(context.course(table)?, Course::Carry { .. }) && context.has_backend() {
+        return Ok(None);
+    }
+    let mut carrier = context.carrier(table)?;
+    let mut text = String::new();
+    if !carrier.save(options.counters, &mut text)? {
+        carrier.save_untouched(&mut text);
+    }
+    Ok(Some(vec![Saved { table: table.to_owned(), text }]))
 }
 
 fn assemble(context: &Context, options: &Options, sections: Vec<Saved>) -> Result<(String, i32), Error> {
-    if options.table.is_some() {
-        return Ok((sections.iter().map(|saved| framed(context, saved)).collect(), 0));
+    if options.table.is_some() || !context.has_backend() {
+        return Ok((merge(context, "", &sections), 0));
     }
     let output = context.backend_output(&options.passed)?;
     let theirs = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -127,14 +102,14 @@ fn framed(context: &Context, saved: &Saved) -> String {
     )
 }
 
-/// The backend's file with ours put where the backend would have them, and without what the backend has under the
+/// The backend's file with ours, the newest first, put where the backend would have them, and without what the backend has under the
 /// same names: an empty table that something loaded.
 fn merge(context: &Context, theirs: &str, ours: &[Saved]) -> String {
     let mut tables: Vec<(String, String)> = split(theirs);
     tables.retain(|(name, _)| ours.iter().all(|saved| saved.table != *name));
-    for saved in ours {
+    for (newer, saved) in ours.iter().enumerate() {
         let place = match context.dialect().variant {
-            Variant::Legacy => 0,
+            Variant::Legacy => newer,
             Variant::Nft => tables.iter().position(|(name, _)| rank(name) > rank(&saved.table)).unwrap_or(tables.len()),
         };
         tables.insert(place, (saved.table.clone(), framed(context, saved)));
@@ -178,25 +153,7 @@ fn deliver(context: &Context, options: &Options, text: &str) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, split};
-    use std::ffi::OsString;
-
-    fn read(words: &[&str]) -> Option<Options> {
-        Options::read(&words.iter().map(OsString::from).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn what_it_does_not_know_is_the_backends() {
-        assert_eq!(read(&["-h"]), None);
-        assert_eq!(read(&["-t"]), None);
-        assert_eq!(read(&["stray"]), None);
-    }
-
-    #[test]
-    fn both_forms_of_table() {
-        assert_eq!(read(&["-t", "raw"]).and_then(|options| options.table), Some("raw".to_owned()));
-        assert_eq!(read(&["--table=raw"]).and_then(|options| options.table), Some("raw".to_owned()));
-    }
+    use super::split;
 
     #[test]
     fn a_file_falls_into_its_tables() {

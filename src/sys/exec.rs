@@ -1,10 +1,13 @@
 //! Starting other programs: replacing ourselves by the real iptables, or asking it something.
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::dup2_stdin;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -41,6 +44,17 @@ pub fn replace(program: &Path, argv0: &str, args: &[OsString]) -> io::Result<Inf
         environment.push(c_string(&pair)?);
     }
     Ok(nix::unistd::execve(&path, &argv, &environment)?)
+}
+
+/// Makes `input` what this process reads on its standard input.
+///
+/// # Errors
+/// EMFILE, ENOMEM and the like.
+pub fn feed_stdin(input: &[u8]) -> io::Result<()> {
+    let mut file = File::from(memfd_create("input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(dup2_stdin(&file)?)
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {

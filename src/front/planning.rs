@@ -1,0 +1,91 @@
+//! What a front does about a table, in the network namespace that it was called in.
+
+#![forbid(unsafe_code)]
+
+use super::context::Context;
+use crate::carrier::nft as carrier;
+use crate::error::{Error, reason};
+use crate::nft::{Connection, TableInfo};
+use crate::plan::{self, Plan};
+use crate::probe;
+use std::io;
+
+/// What is done about a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It is the backend's.
+    PassThrough,
+    /// Our own table answers.
+    Carry {
+        /// One clause for the journal.
+        why: String,
+    },
+    /// The backend holds rules that are to be ours from the first change on.
+    TakeOver {
+        /// One clause for the journal.
+        why: String,
+    },
+}
+
+impl Context {
+    /// What is done about `table`. Costs one request to the kernel, and none where there is no nf_tables.
+    pub fn course(&self, table: &str) -> Result<Course, Error> {
+        let name = carrier::table_name(table);
+        let family = self.front.family;
+        let found = self.snapshot.nf_tables.then(|| self.ask(|connection| connection.table(family, &name)));
+        Ok(self.course_of(table, found.transpose()?.flatten().is_some()))
+    }
+
+    /// The same where it is known whether our table is there.
+    pub fn course_of(&self, table: &str, held: bool) -> Course {
+        let family = self.front.family;
+        let plan = match plan::plan(family, table, &self.config, &self.snapshot, held) {
+            Plan::AskBackend => plan::answered(probe::ask_table(&self.snapshot, family, table)),
+            plan => plan,
+        };
+        match plan {
+            // A table has one owner: rules that the backend holds would no longer show, and still act.
+            Plan::Nft { why } if !held && probe::backend_holds(&self.snapshot, family, table) => {
+                Course::TakeOver { why }
+            }
+            Plan::Nft { why } => Course::Carry { why },
+            Plan::Backend { .. } | Plan::AskBackend => Course::PassThrough,
+        }
+    }
+
+    /// Whether `table` is the backend's in any case: nobody need look into it to know.
+    pub fn is_passed_through(&self, table: &str, held: bool) -> bool {
+        let plan = plan::plan(self.front.family, table, &self.config, &self.snapshot, held);
+        matches!(plan, Plan::Backend { .. })
+    }
+
+    /// Our own tables in this network namespace, by the names that iptables has for them, the newest first.
+    pub fn held_tables(&self) -> Result<Vec<(String, TableInfo)>, Error> {
+        if !self.snapshot.nf_tables {
+            return Ok(Vec::new());
+        }
+        let found = self.ask(|connection| connection.tables(self.front.family))?;
+        let mut ours: Vec<(String, TableInfo)> = self
+            .snapshot
+            .carried_tables(self.front.family)
+            .filter_map(|table| {
+                let name = carrier::table_name(table);
+                Some((table.to_owned(), found.iter().find(|info| info.name == name)?.clone()))
+            })
+            .collect();
+        ours.sort_by_key(|(_, info)| std::cmp::Reverse(info.handle));
+        Ok(ours)
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> io::Result<T>) -> Result<T, Error> {
+        let unavailable = |error: io::Error| Error::Resource(format!("nf_tables: {}", reason(&error)));
+        let mut slot = self.connection.borrow_mut();
+        if slot.is_none() {
+            *slot = Some(Connection::open().map_err(unavailable)?);
+        }
+        match slot.as_mut() {
+            Some(connection) => question(connection).map_err(unavailable),
+            None => Err(unavailable(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
