@@ -160,6 +160,46 @@ fn bits(len: usize, size: usize) -> Vec<u8> {
 const BOTH: [Op; 2] = [Op::Eq, Op::Ne];
 const ALL: [Op; 6] = [Op::Eq, Op::Ne, Op::Lt, Op::Le, Op::Gt, Op::Ge];
 
+/// Marks put into marks, classes, and TCP options taken away.
+fn assignments() -> Vec<Assign> {
+    let mut found: Vec<Assign> = Vec::new();
+    for to in [Mark::Packet, Mark::Connection] {
+        for from in [Mark::Packet, Mark::Connection] {
+            for (mask, xor) in [(u32::MAX, 0), (u32::MAX, 5), (0xff00, 0), (0xffff_ff00, 0x10), (!0x80, 0x80), (0, 7)] {
+                for shift in [None, Some(Shift::Left(8)), Some(Shift::Right(31))] {
+                    // A mark that is written back as it was is nothing to write.
+                    if to != from || (mask, xor, shift) != (u32::MAX, 0, None) {
+                        found.push(Assign::Mark { to, from, mask, xor, shift });
+                    }
+                }
+            }
+        }
+    }
+    found.extend([0, 1, 0x1_0002, 0xffff_0000, u32::MAX].map(Assign::Priority));
+    found.extend([2, 3, 4, 5, 8, 19, 254].map(Assign::StripTcpOption));
+    found
+}
+
+fn fields(family: Family) -> Vec<Alternative> {
+    let fields: [(SetField, &[u8]); 3] = match family {
+        Family::V4 => [
+            (SetField::Ip4Dscp, &[0, 1, 10, 46, 63]),
+            (SetField::Ip4Ecn, &[0, 1, 2, 3]),
+            (SetField::Ip4Ttl, &[0, 1, 64, 255]),
+        ],
+        Family::V6 => [
+            (SetField::Ip6Dscp, &[0, 1, 10, 46, 63]),
+            (SetField::Ip6Ecn, &[0, 1, 2, 3]),
+            (SetField::Ip6HopLimit, &[0, 1, 64, 255]),
+        ],
+    };
+    let each = |(field, values): &(SetField, &'static [u8])| {
+        let field = *field;
+        values.iter().map(move |value| vec![Expr::Assign(Assign::Field { field, value: *value })])
+    };
+    fields.iter().flat_map(each).collect()
+}
+
 /// Shapes that rules of both families are made of.
 fn common() -> Vec<Alternative> {
     let mut rules: Vec<Alternative> = Vec::new();
@@ -341,6 +381,7 @@ fn statements() -> Vec<Alternative> {
     {
         rules.push(vec![Expr::MarkSet { value, mask }]);
     }
+    rules.extend(assignments().into_iter().map(|assign| vec![Expr::Assign(assign)]));
     for (rate, unit, burst) in [(3, 3600, 5), (1, 1, 1), (10_000, 1, 100), (10, 60, 7), (1, 86400, 5)] {
         for invert in [false, true] {
             rules.push(vec![Expr::Limit(Limit { rate, unit, burst, invert }), Expr::Verdict(Verdict::Drop)]);
@@ -408,11 +449,11 @@ fn addresses(size: usize, saddr: Key, daddr: Key, ct: Key) -> Vec<Alternative> {
 
 fn shapes(family: Family) -> Vec<Alternative> {
     let mut rules = common();
+    rules.extend(fields(family));
     let original = Some(Direction::Original);
     match family {
         Family::V4 => {
             rules.extend(translations(family, "192.0.2.1", "192.0.2.9"));
-            rules.extend(answers(family));
             rules.extend(addresses(
                 4,
                 Key::Payload(Field::Ip4Saddr),
@@ -450,7 +491,6 @@ fn shapes(family: Family) -> Vec<Alternative> {
         }
         Family::V6 => {
             rules.extend(translations(family, "2001:db8::1", "2001:db8::9"));
-            rules.extend(answers(family));
             rules.extend(addresses(
                 16,
                 Key::Payload(Field::Ip6Saddr),
@@ -541,8 +581,7 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
     form
 }
 
-const CHAINS: [(&str, HookPoint, i32, ChainKind); 5] = [
-    ("answers", HookPoint::Input, 0, ChainKind::Filter),
+const CHAINS: [(&str, HookPoint, i32, ChainKind); 4] = [
     ("PREROUTING", HookPoint::Prerouting, -300, ChainKind::Filter),
     ("OUTPUT", HookPoint::Output, -300, ChainKind::Filter),
     ("to-destination", HookPoint::Prerouting, -100, ChainKind::Nat),
@@ -556,19 +595,9 @@ fn chain_of(rule: &Alternative) -> &'static str {
         Expr::Nat(Nat::To { manip: Manip::Source, .. } | Nat::Prefix { manip: Manip::Source, .. }) => Some("to-source"),
         Expr::Nat(Nat::Masquerade { .. }) => Some("to-source"),
         Expr::Nat(_) => Some("to-destination"),
-        Expr::Reject(_) => Some("answers"),
         _ => None,
     };
     rule.iter().find_map(place).unwrap_or("PREROUTING")
-}
-
-/// Packets that are answered and dropped.
-fn answers(family: Family) -> Vec<Alternative> {
-    let codes: &[u8] = if family == Family::V4 { &[0, 1, 2, 3, 9, 10, 13] } else { &[0, 1, 3, 4, 5, 6] };
-    let counted = |answer| vec![l4(6), Expr::Counter { packets: 0, bytes: 0 }, Expr::Reject(answer)];
-    let plain = codes.iter().map(|code| vec![Expr::Reject(Reject::Unreachable { family, code: *code })]);
-    let of_tcp = codes.iter().map(|code| counted(Reject::Unreachable { family, code: *code }));
-    plain.chain(of_tcp).chain([counted(Reject::TcpReset)]).collect()
 }
 
 /// Translations of addresses and ports.
@@ -705,7 +734,13 @@ fn nft_syntax_agrees_ipv6() {
 
 /// All but TCP options without a name, which only nft syntax has.
 fn shapes_in_json(family: Family) -> Vec<Alternative> {
-    let nameless = |expr: &Expr| matches!(expr, Expr::Match(Match { key: Key::TcpOption(6 | 7 | 9..), .. }));
+    let nameless = |expr: &Expr| {
+        matches!(
+            expr,
+            Expr::Match(Match { key: Key::TcpOption(6 | 7 | 9..), .. })
+                | Expr::Assign(Assign::StripTcpOption(6 | 7 | 9..))
+        )
+    };
     shapes(family).into_iter().filter(|rule| !rule.iter().any(nameless)).collect()
 }
 

@@ -21,6 +21,9 @@ pub struct TranslateContext<'a> {
     pub chain: &'a str,
 }
 
+/// How many rules of nf_tables one rule may become.
+const PARTS_MAX: usize = 80;
+
 /// Fragment offset bits of the IPv4 header's seventh and eighth byte (RFC 791, 3.1).
 const FRAGMENT_OFFSET: [u8; 2] = [0x1f, 0xff];
 
@@ -76,8 +79,8 @@ fn is_of_transport(key: Key) -> bool {
 }
 
 impl Rule {
-    /// The rule as nf_tables expressions: alternatives that exclude each other, nearly always one. A counter stands
-    /// right before what the target does; the first alternative's begins with this rule's counters. Whatever has no
+    /// The rule as nf_tables expressions: parts that stand behind each other, nearly always one. A counter stands right
+    /// before what the target does first; the first alternative's begins with this rule's counters. Whatever has no
     /// exact form is refused, naming the option.
     pub fn translate(&self, context: &TranslateContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let rule = RuleContext { place: context, protocol: self.protocol };
@@ -91,13 +94,49 @@ impl Rule {
         {
             return Err(Refusal::new(format!("-m {}", stateful.name()), "would be counted once for each alternative"));
         }
-        let action = self.translate_target(&rule)?;
-        for (index, alternative) in alternatives.iter_mut().enumerate() {
+        let actions = self.translate_target(&rule)?;
+        let in_turn = matches!(&self.target, Target::Extension(target) if target.acts_in_turn()) && actions.len() > 1;
+        self.refuse_to_act_twice(&alternatives, &actions, in_turn)?;
+        let mut parts = Vec::with_capacity(alternatives.len() * actions.len());
+        for (index, alternative) in alternatives.iter().enumerate() {
             let (packets, bytes) = if index == 0 { self.counters } else { (0, 0) };
-            alternative.push(Expr::Counter { packets, bytes });
-            alternative.extend(action.iter().cloned());
+            for (number, action) in actions.iter().enumerate() {
+                let counter = (number == 0).then_some(Expr::Counter { packets, bytes });
+                parts.push(alternative.iter().cloned().chain(counter).chain(action.iter().cloned()).collect());
+            }
         }
-        Ok(alternatives)
+        if parts.len() > PARTS_MAX {
+            return Err(Refusal::new("the rule", format!("would take {} rules of nf_tables", parts.len())));
+        }
+        Ok(parts)
+    }
+
+    /// What one part of the rule has written must not make another part of it meet the same packet, or miss it.
+    fn refuse_to_act_twice(
+        &self,
+        alternatives: &[Alternative],
+        actions: &[Alternative],
+        in_turn: bool,
+    ) -> Result<(), Refusal> {
+        let by_target = |key: Key| actions.iter().flatten().any(|expr| expr.changes(key));
+        let changed = alternatives.iter().flatten().find_map(|expr| match expr {
+            Expr::Match(found) if by_target(found.key) => {
+                let common = alternatives.iter().all(|alternative| alternative.contains(expr));
+                (in_turn || !common).then_some(())
+            }
+            _ => None,
+        });
+        match (changed, self.matches.iter().find(|m| m.is_stateful()), &self.target) {
+            (Some(()), _, Target::Extension(target)) => Err(Refusal::new(
+                format!("-j {}", target.name()),
+                "writes in several steps what a match of the same rule looks at",
+            )),
+            (None, Some(stateful), _) if actions.len() > 1 => Err(Refusal::new(
+                format!("-m {}", stateful.name()),
+                "would be counted once for each step of the target",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn translate_base(&self) -> Result<Alternative, Refusal> {
@@ -120,17 +159,22 @@ impl Rule {
         Ok(exprs)
     }
 
-    fn translate_target(&self, rule: &RuleContext<'_>) -> Result<Alternative, Refusal> {
+    /// What the target does: one list of expressions, or several (see [`super::ext::Extension::acts_in_turn`]).
+    fn translate_target(&self, rule: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let verdict = match &self.target {
-            Target::None => return Ok(Vec::new()),
+            Target::None => return Ok(vec![Vec::new()]),
             Target::Accept => Verdict::Accept,
             Target::Drop => Verdict::Drop,
             Target::Return => Verdict::Return,
             Target::Jump(chain) => Verdict::Jump(chain.clone()),
             Target::Goto(chain) => Verdict::Goto(chain.clone()),
-            Target::Extension(target) => return Ok(target.translate(rule)?.into_iter().next().unwrap_or_default()),
+            Target::Extension(target) => {
+                let mut actions = target.translate(rule)?;
+                actions.iter_mut().for_each(|action| guard_from_fragments(self.family, action));
+                return Ok(actions);
+            }
         };
-        Ok(vec![Expr::Verdict(verdict)])
+        Ok(vec![vec![Expr::Verdict(verdict)]])
     }
 }
 

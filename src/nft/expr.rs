@@ -3,9 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+pub use super::assign::{Assign, Mark, SetField, Shift};
+
 use super::key;
 pub use super::nat::{Manip, Nat};
-pub use super::reject::Reject;
 use super::uapi::payload;
 
 /// One alternative of a rule: its expressions in order. A rule whose matches cannot be said in one conjunction is a
@@ -44,14 +45,25 @@ pub enum Expr {
         /// Bits to clear.
         mask: u32,
     },
+    /// Writes a mark, the priority, or a part of the packet.
+    Assign(Assign),
     /// Turns rule tracing on for the packet.
     TraceSet,
     /// Address translation.
     Nat(Nat),
-    /// Drops the packet and tells its sender.
-    Reject(Reject),
     /// What happens to the packet; always last.
     Verdict(Verdict),
+}
+
+impl Expr {
+    /// Whether a match on `key` may say something else after this.
+    pub fn changes(&self, key: Key) -> bool {
+        match self {
+            Expr::MarkSet { .. } => key == Key::Meta(Meta::Mark),
+            Expr::Assign(assign) => assign.changes(key),
+            _ => false,
+        }
+    }
 }
 
 /// A verdict of nf_tables (linux/netfilter/nf_tables.h, `enum nft_verdicts`).

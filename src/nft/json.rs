@@ -7,7 +7,6 @@ use super::batch::{Action, Batch, Change, Policy, Position};
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
-use super::reject;
 use super::syntax::{self, Atom, Left, Relation, Right, Unprintable, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
 use nftables::expr::{self as j, BinaryOperation, Expression, NamedExpression, SetItem};
@@ -30,8 +29,8 @@ pub fn commands(batch: &Batch) -> Result<String, Unprintable> {
     Ok(document.to_string())
 }
 
-/// What the crate's types say otherwise than libnftables reads it: `notrack` must be an object, and an absent field of
-/// a TCP option must be absent. The crate keeps flags in hash sets; sorted, the same rule is always printed the same.
+/// What the crate's types say otherwise than libnftables reads it: `notrack` must be an object, an absent field of a
+/// TCP option must be absent, and a statement that the types lack stands in an `xt`. The crate keeps flags in hash sets; sorted, the same rule is always printed the same.
 fn repair(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(repair),
@@ -172,28 +171,28 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
                 };
                 mangle(mark()?, value)
             }
+            Expr::Assign(assign) => assign.json()?,
             Expr::TraceSet => mangle(meta("nftrace")?, Expression::Number(1)),
             Expr::Nat(target) => nat::statement(target, rule)?,
-            Expr::Reject(answer) => reject::statement(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }
     Ok(found)
 }
 
-fn binary(operation: BinaryOperation<'static>) -> Expression<'static> {
+pub(super) fn binary(operation: BinaryOperation<'static>) -> Expression<'static> {
     Expression::BinaryOperation(Box::new(operation))
 }
 
-fn mangle(key: Expression<'static>, value: Expression<'static>) -> Statement<'static> {
+pub(super) fn mangle(key: Expression<'static>, value: Expression<'static>) -> Statement<'static> {
     Statement::Mangle(stmt::Mangle { key, value })
 }
 
-fn meta(key: &str) -> Result<Expression<'static>, Unprintable> {
+pub(super) fn meta(key: &str) -> Result<Expression<'static>, Unprintable> {
     Ok(Expression::Named(NamedExpression::Meta(j::Meta { key: named(key)? })))
 }
 
-fn ct(key: &'static str, direction: Option<Direction>) -> Result<Expression<'static>, Unprintable> {
+pub(super) fn ct(key: &'static str, direction: Option<Direction>) -> Result<Expression<'static>, Unprintable> {
     let dir = direction.map(|direction| match direction {
         Direction::Original => named("original"),
         Direction::Reply => named("reply"),
@@ -263,7 +262,7 @@ fn left(left: Left) -> Result<Expression<'static>, Unprintable> {
 }
 
 /// Only options with a name can be asked for here (nft(8), EXTENSION HEADER EXPRESSIONS).
-fn tcp_option(kind: u8) -> Result<&'static str, Unprintable> {
+pub(super) fn tcp_option(kind: u8) -> Result<&'static str, Unprintable> {
     match kind {
         0 => Ok("eol"),
         1 => Ok("nop"),
@@ -290,12 +289,12 @@ pub(super) fn verbatim(statement: Value) -> Statement<'static> {
     Statement::XT(Some(statement))
 }
 
-fn text(text: impl Into<String>) -> Expression<'static> {
+pub(super) fn text(text: impl Into<String>) -> Expression<'static> {
     Expression::String(text.into().into())
 }
 
 /// A number; where the crate's 32 bits do not hold it, the text that nft reads as one.
-fn number_of(number: u128) -> Expression<'static> {
+pub(super) fn number_of(number: u128) -> Expression<'static> {
     u32::try_from(number).map_or_else(|_| text(format!("{number:#x}")), Expression::Number)
 }
 

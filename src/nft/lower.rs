@@ -7,7 +7,6 @@ use super::canonical::canonical;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::key::{self, Facts, Kind, Order};
 use super::nat;
-use super::reject;
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
 use super::uapi::{payload, range, reg, set, set_flag, verdict};
 use super::wire::Writer;
@@ -78,6 +77,7 @@ impl Lowering<'_> {
             Expr::Notrack => self.emit("notrack", |_| {}),
             Expr::CtZone { zone, direction } => self.ct_zone(*zone, *direction),
             Expr::MarkSet { value, mask } => self.mark_set(*value, *mask),
+            Expr::Assign(assign) => assign.lower(self),
             Expr::TraceSet => {
                 self.load_constant(&[1]);
                 self.emit("meta", |out| {
@@ -86,7 +86,6 @@ impl Lowering<'_> {
                 });
             }
             Expr::Nat(target) => nat::lower(self, target)?,
-            Expr::Reject(answer) => reject::lower(self, *answer),
             Expr::Verdict(end) => self.verdict(end),
         }
         Ok(())
@@ -210,7 +209,7 @@ impl Lowering<'_> {
         self.bitwise(mask, &vec![0; mask.len()]);
     }
 
-    fn bitwise(&mut self, mask: &[u8], xor: &[u8]) {
+    pub(super) fn bitwise(&mut self, mask: &[u8], xor: &[u8]) {
         let len = u32::try_from(mask.len()).unwrap_or_default();
         self.emit("bitwise", |out| {
             out.put_u32(bitwise::SREG, reg::ONE);
@@ -318,7 +317,7 @@ impl Lowering<'_> {
         });
     }
 
-    fn load_constant(&mut self, value: &[u8]) {
+    pub(super) fn load_constant(&mut self, value: &[u8]) {
         self.load_into(reg::ONE, value);
     }
 
@@ -352,7 +351,7 @@ impl Lowering<'_> {
     }
 }
 
-fn put_data(out: &mut Writer, kind: u16, value: &[u8]) {
+pub(super) fn put_data(out: &mut Writer, kind: u16, value: &[u8]) {
     out.nest(kind, |out| out.put(data::VALUE, value));
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod assign;
 mod batch;
 mod canonical;
 mod connection;
@@ -11,7 +12,6 @@ mod key;
 mod lower;
 pub mod names;
 pub mod nat;
-pub mod reject;
 mod syntax;
 pub mod text;
 mod uapi;

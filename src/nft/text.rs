@@ -6,7 +6,6 @@ use super::batch::{Action, Batch, Change, Position};
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
-use super::reject;
 use super::syntax::{self, Atom, Left, Relation, Right, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
 
@@ -79,9 +78,9 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::CtZone { zone, direction } => format!("ct {}zone set {zone}", direction_word(*direction)),
             Expr::MarkSet { value, mask: u32::MAX } => format!("meta mark set {value:#010x}"),
             Expr::MarkSet { value, mask } => format!("meta mark set meta mark & {:#010x} ^ {value:#010x}", !mask),
+            Expr::Assign(assign) => assign.text()?,
             Expr::TraceSet => "meta nftrace set 1".to_owned(),
             Expr::Nat(target) => nat::text(target, rule)?,
-            Expr::Reject(answer) => reject::text(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }

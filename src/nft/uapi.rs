@@ -246,6 +246,14 @@ pub mod bitwise {
     pub const MASK: u16 = 4;
     /// NFTA_BITWISE_XOR
     pub const XOR: u16 = 5;
+    /// NFTA_BITWISE_OP
+    pub const OP: u16 = 6;
+    /// NFTA_BITWISE_DATA
+    pub const DATA: u16 = 7;
+    /// NFT_BITWISE_LSHIFT (`enum nft_bitwise_ops`)
+    pub const LSHIFT: u32 = 1;
+    /// NFT_BITWISE_RSHIFT
+    pub const RSHIFT: u32 = 2;
 }
 
 /// `enum nft_byteorder_attributes`
@@ -324,6 +332,14 @@ pub mod payload {
     pub const OFFSET: u16 = 3;
     /// NFTA_PAYLOAD_LEN
     pub const LEN: u16 = 4;
+    /// NFTA_PAYLOAD_SREG
+    pub const SREG: u16 = 5;
+    /// NFTA_PAYLOAD_CSUM_TYPE
+    pub const CSUM_TYPE: u16 = 6;
+    /// NFTA_PAYLOAD_CSUM_OFFSET
+    pub const CSUM_OFFSET: u16 = 7;
+    /// NFT_PAYLOAD_CSUM_INET (`enum nft_payload_csum_types`)
+    pub const CSUM_INET: u32 = 1;
     /// NFT_PAYLOAD_LL_HEADER
     pub const LL_HEADER: u32 = 0;
     /// NFT_PAYLOAD_NETWORK_HEADER
@@ -362,6 +378,8 @@ pub mod meta {
     pub const SREG: u16 = 3;
     /// NFT_META_LEN
     pub const LEN: u32 = 0;
+    /// NFT_META_PRIORITY
+    pub const PRIORITY: u32 = 2;
     /// NFT_META_MARK
     pub const MARK: u32 = 3;
     /// NFT_META_IIFNAME
@@ -526,16 +544,4 @@ pub mod redir {
     pub const REG_PROTO_MAX: u16 = 2;
     /// NFTA_REDIR_FLAGS
     pub const FLAGS: u16 = 3;
-}
-
-/// `enum nft_reject_attributes`, `enum nft_reject_types`
-pub mod reject {
-    /// NFTA_REJECT_TYPE
-    pub const TYPE: u16 = 1;
-    /// NFTA_REJECT_ICMP_CODE
-    pub const ICMP_CODE: u16 = 2;
-    /// NFT_REJECT_ICMP_UNREACH
-    pub const ICMP_UNREACH: u32 = 0;
-    /// NFT_REJECT_TCP_RST
-    pub const TCP_RST: u32 = 1;
 }

@@ -6,9 +6,8 @@
 use super::Ability;
 use super::kernel::Kernel;
 use crate::family::Family;
-use crate::nft::expr::{
-    Alternative, Ct, Element, Expr, Field, Key, Limit, Log, Manip, Match, Meta, Nat, Op, Reject, Value, Verdict,
-};
+use crate::nft::expr::{Alternative, Assign, Ct, Element, Expr, Field, Key, Limit, Log, Manip, Mark, Match, Meta, Nat};
+use crate::nft::expr::{Op, Shift, Value, Verdict};
 use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
 use crate::rules::{self, Capability, CapabilityKind};
 use crate::sys::sandbox;
@@ -171,7 +170,6 @@ fn base_chain(kind: ChainKind) -> BaseChain<'static> {
 fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternative) {
     let base = match chain {
         "masq" => BaseChain { hook: HookPoint::Postrouting, priority: 100, ..base_chain(ChainKind::Nat) },
-        "reject" => BaseChain { hook: HookPoint::Input, priority: 0, ..base_chain(ChainKind::Filter) },
         "nat" | "redir" => base_chain(ChainKind::Nat),
         _ => base_chain(ChainKind::Filter),
     };
@@ -180,9 +178,9 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 14] = [
-    "counter", "match", "set", "exthdr", "ct", "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir",
-    "reject",
+const SAMPLES: [&str; 15] = [
+    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "zone", "notrack", "fib", "limit", "log", "nat",
+    "masq", "redir",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -202,6 +200,8 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             op: Op::Ne,
             value: Value::Bytes(vec![0; 4]),
         })],
+        "ct-mark" => vec![mark_set(Mark::Connection, None)],
+        "shift" => vec![mark_set(Mark::Packet, Some(Shift::Left(1)))],
         "zone" => vec![Expr::CtZone { zone: 1, direction: None }],
         "notrack" => vec![Expr::Notrack],
         "fib" => {
@@ -220,7 +220,6 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             vec![Expr::Nat(Nat::To { manip, family, addresses, ports: Some((1, 1)), flags: 0 })]
         }
         "masq" => vec![Expr::Nat(Nat::Masquerade { ports: None, flags: 0 })],
-        "reject" => vec![Expr::Reject(Reject::Unreachable { family, code: 3 })],
         "redir" => vec![Expr::Nat(Nat::Redirect { ports: None, flags: 0 })],
         _ => return None,
     };
@@ -253,6 +252,10 @@ fn matches(family: Family) -> Alternative {
 
 fn matching(key: Key, op: Op, value: Value) -> Expr {
     Expr::Match(Match { key, mask: None, op, value })
+}
+
+fn mark_set(to: Mark, shift: Option<Shift>) -> Expr {
+    Expr::Assign(Assign::Mark { to, from: to, mask: 1, xor: 0, shift })
 }
 
 #[cfg(test)]

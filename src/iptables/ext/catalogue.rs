@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::connmark;
 use super::{
     Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, masquerade, multiport,
-    netmap, nflog, pkttype, redirect, reject, snat, tcp, trace, udp,
+    netmap, nflog, pkttype, redirect, snat, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -69,6 +70,7 @@ const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no por
 pub const MATCHES: &[Known] = &[
     both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
     both("comment", comment::new, "comment", &[]),
+    both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
@@ -88,6 +90,8 @@ pub const MATCHES: &[Known] = &[
 
 /// Targets, by name.
 pub const TARGETS: &[Known] = &[
+    both("CONNMARK", connmark::new_target, "ct mark set, meta mark set", &["nft-ct-mark"])
+        .but("part of one mark goes into the other bit by bit; `--left-shift-mark`, `--right-shift-mark`: `nft-shift`"),
     both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
     both("DNAT", snat::destination, "dnat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
@@ -98,8 +102,6 @@ pub const TARGETS: &[Known] = &[
     both("NFLOG", nflog::new, "log group", &["nft-log"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
     both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
-    only(Family::V4, "REJECT", reject::v4, "reject with icmp, reject with tcp reset", &["nft-reject"]),
-    only(Family::V6, "REJECT", reject::v6, "reject with icmpv6, reject with tcp reset", &["nft-reject"]),
     both("SNAT", snat::source, "snat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
 ];
@@ -113,7 +115,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("connbytes", "not yet carried"),
     not("connlabel", "not yet carried"),
     not("connlimit", "not yet carried"),
-    not("connmark", "not yet carried"),
     not("cpu", "not yet carried"),
     not("dccp", "not yet carried"),
     not("devgroup", "not yet carried"),
@@ -165,7 +166,6 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("CHECKSUM", "nf_tables cannot fill in a checksum"),
     not("CLASSIFY", "not yet carried"),
     not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
-    not("CONNMARK", "not yet carried"),
     not("CONNSECMARK", "copies between security marks, for which nf_tables has no expression"),
     not("DNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("DSCP", "not yet carried"),
@@ -178,6 +178,7 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("NFQUEUE", "not yet carried"),
     not("QUEUE", "gone from the kernel since 3.5: NFQUEUE with number 0"),
     not("RATEEST", "its estimators are read by xt_rateest alone"),
+    not("REJECT", "not yet carried"),
     not("SAME", "gone from the kernel since 2.6"),
     not("SECMARK", "needs a named object beside the rule, whose text the kernel keeps for itself"),
     not("SET", "an ipset is changed by xt_SET alone"),

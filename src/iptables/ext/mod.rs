@@ -6,6 +6,7 @@
 mod addrtype;
 pub mod catalogue;
 mod comment;
+mod connmark;
 mod conntrack;
 mod ct;
 mod icmp;
@@ -23,7 +24,6 @@ mod nflog;
 mod pkttype;
 mod port;
 mod redirect;
-mod reject;
 mod snat;
 mod tcp;
 mod trace;
@@ -248,7 +248,8 @@ pub trait Extension: Debug + Send + Sync {
     fn list(&self, out: &mut String, style: &ListStyle<'_>);
 
     /// A match: alternatives that exclude each other and together match exactly the same packets. A target: what it
-    /// does, in one alternative.
+    /// does, nearly always in one alternative; of several exactly one acts on a packet, and the others do not mean it
+    /// afterwards either, unless they act in turn.
     fn translate(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal>;
 
     /// The name a listing shows in the column of targets.
@@ -263,6 +264,11 @@ pub trait Extension: Debug + Send + Sync {
 
     /// Whether a second copy of the translation would change what the rule does (a token bucket does).
     fn is_stateful(&self) -> bool {
+        false
+    }
+
+    /// Whether the alternatives of a target are steps: each acts on the packet as the one before it has left it.
+    fn acts_in_turn(&self) -> bool {
         false
     }
 
