@@ -454,6 +454,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
     match family {
         Family::V4 => {
             rules.extend(translations(family, "192.0.2.1", "192.0.2.9"));
+            rules.extend(answers(family));
             rules.extend(addresses(
                 4,
                 Key::Payload(Field::Ip4Saddr),
@@ -491,6 +492,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
         }
         Family::V6 => {
             rules.extend(translations(family, "2001:db8::1", "2001:db8::9"));
+            rules.extend(answers(family));
             rules.extend(addresses(
                 16,
                 Key::Payload(Field::Ip6Saddr),
@@ -581,7 +583,8 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
     form
 }
 
-const CHAINS: [(&str, HookPoint, i32, ChainKind); 4] = [
+const CHAINS: [(&str, HookPoint, i32, ChainKind); 5] = [
+    ("answers", HookPoint::Input, 0, ChainKind::Filter),
     ("PREROUTING", HookPoint::Prerouting, -300, ChainKind::Filter),
     ("OUTPUT", HookPoint::Output, -300, ChainKind::Filter),
     ("to-destination", HookPoint::Prerouting, -100, ChainKind::Nat),
@@ -595,9 +598,19 @@ fn chain_of(rule: &Alternative) -> &'static str {
         Expr::Nat(Nat::To { manip: Manip::Source, .. } | Nat::Prefix { manip: Manip::Source, .. }) => Some("to-source"),
         Expr::Nat(Nat::Masquerade { .. }) => Some("to-source"),
         Expr::Nat(_) => Some("to-destination"),
+        Expr::Reject(_) => Some("answers"),
         _ => None,
     };
     rule.iter().find_map(place).unwrap_or("PREROUTING")
+}
+
+/// Packets that are answered and dropped.
+fn answers(family: Family) -> Vec<Alternative> {
+    let codes: &[u8] = if family == Family::V4 { &[0, 1, 2, 3, 9, 10, 13] } else { &[0, 1, 3, 4, 5, 6] };
+    let counted = |answer| vec![l4(6), Expr::Counter { packets: 0, bytes: 0 }, Expr::Reject(answer)];
+    let plain = codes.iter().map(|code| vec![Expr::Reject(Reject::Unreachable { family, code: *code })]);
+    let of_tcp = codes.iter().map(|code| counted(Reject::Unreachable { family, code: *code }));
+    plain.chain(of_tcp).chain([counted(Reject::TcpReset)]).collect()
 }
 
 /// Translations of addresses and ports.

@@ -7,6 +7,7 @@ pub use super::assign::{Assign, Mark, SetField, Shift};
 
 use super::key;
 pub use super::nat::{Manip, Nat};
+pub use super::reject::Reject;
 use super::uapi::payload;
 
 /// One alternative of a rule: its expressions in order. A rule whose matches cannot be said in one conjunction is a
@@ -51,6 +52,8 @@ pub enum Expr {
     TraceSet,
     /// Address translation.
     Nat(Nat),
+    /// Drops the packet and tells its sender.
+    Reject(Reject),
     /// What happens to the packet; always last.
     Verdict(Verdict),
 }

@@ -7,6 +7,7 @@ use super::batch::{Action, Batch, Change, Policy, Position};
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
+use super::reject;
 use super::syntax::{self, Atom, Left, Relation, Right, Unprintable, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
 use nftables::expr::{self as j, BinaryOperation, Expression, NamedExpression, SetItem};
@@ -174,6 +175,7 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
             Expr::Assign(assign) => assign.json()?,
             Expr::TraceSet => mangle(meta("nftrace")?, Expression::Number(1)),
             Expr::Nat(target) => nat::statement(target, rule)?,
+            Expr::Reject(answer) => reject::statement(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }

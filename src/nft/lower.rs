@@ -7,6 +7,7 @@ use super::canonical::canonical;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::key::{self, Facts, Kind, Order};
 use super::nat;
+use super::reject;
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
 use super::uapi::{payload, range, reg, set, set_flag, verdict};
 use super::wire::Writer;
@@ -86,6 +87,7 @@ impl Lowering<'_> {
                 });
             }
             Expr::Nat(target) => nat::lower(self, target)?,
+            Expr::Reject(answer) => reject::lower(self, *answer),
             Expr::Verdict(end) => self.verdict(end),
         }
         Ok(())

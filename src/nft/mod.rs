@@ -12,6 +12,7 @@ mod key;
 mod lower;
 pub mod names;
 pub mod nat;
+pub mod reject;
 mod syntax;
 pub mod text;
 mod uapi;

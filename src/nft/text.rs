@@ -6,6 +6,7 @@ use super::batch::{Action, Batch, Change, Position};
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
+use super::reject;
 use super::syntax::{self, Atom, Left, Relation, Right, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
 
@@ -81,6 +82,7 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::Assign(assign) => assign.text()?,
             Expr::TraceSet => "meta nftrace set 1".to_owned(),
             Expr::Nat(target) => nat::text(target, rule)?,
+            Expr::Reject(answer) => reject::text(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }

@@ -545,3 +545,15 @@ pub mod redir {
     /// NFTA_REDIR_FLAGS
     pub const FLAGS: u16 = 3;
 }
+
+/// `enum nft_reject_attributes`, `enum nft_reject_types`
+pub mod reject {
+    /// NFTA_REJECT_TYPE
+    pub const TYPE: u16 = 1;
+    /// NFTA_REJECT_ICMP_CODE
+    pub const ICMP_CODE: u16 = 2;
+    /// NFT_REJECT_ICMP_UNREACH
+    pub const ICMP_UNREACH: u32 = 0;
+    /// NFT_REJECT_TCP_RST
+    pub const TCP_RST: u32 = 1;
+}

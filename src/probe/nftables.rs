@@ -7,7 +7,7 @@ use super::Ability;
 use super::kernel::Kernel;
 use crate::family::Family;
 use crate::nft::expr::{Alternative, Assign, Ct, Element, Expr, Field, Key, Limit, Log, Manip, Mark, Match, Meta, Nat};
-use crate::nft::expr::{Op, Shift, Value, Verdict};
+use crate::nft::expr::{Op, Reject, Shift, Value, Verdict};
 use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
 use crate::rules::{self, Capability, CapabilityKind};
 use crate::sys::sandbox;
@@ -170,6 +170,7 @@ fn base_chain(kind: ChainKind) -> BaseChain<'static> {
 fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternative) {
     let base = match chain {
         "masq" => BaseChain { hook: HookPoint::Postrouting, priority: 100, ..base_chain(ChainKind::Nat) },
+        "reject" => BaseChain { hook: HookPoint::Input, priority: 0, ..base_chain(ChainKind::Filter) },
         "nat" | "redir" => base_chain(ChainKind::Nat),
         _ => base_chain(ChainKind::Filter),
     };
@@ -178,9 +179,9 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 15] = [
+const SAMPLES: [&str; 16] = [
     "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "zone", "notrack", "fib", "limit", "log", "nat",
-    "masq", "redir",
+    "masq", "redir", "reject",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -220,6 +221,7 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             vec![Expr::Nat(Nat::To { manip, family, addresses, ports: Some((1, 1)), flags: 0 })]
         }
         "masq" => vec![Expr::Nat(Nat::Masquerade { ports: None, flags: 0 })],
+        "reject" => vec![Expr::Reject(Reject::Unreachable { family, code: 3 })],
         "redir" => vec![Expr::Nat(Nat::Redirect { ports: None, flags: 0 })],
         _ => return None,
     };

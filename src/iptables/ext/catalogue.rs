@@ -5,7 +5,7 @@
 use super::connmark;
 use super::{
     Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, masquerade, multiport,
-    netmap, nflog, pkttype, redirect, snat, tcp, trace, udp,
+    netmap, nflog, pkttype, redirect, reject, snat, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -102,6 +102,8 @@ pub const TARGETS: &[Known] = &[
     both("NFLOG", nflog::new, "log group", &["nft-log"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
     both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
+    only(Family::V4, "REJECT", reject::v4, "reject with icmp, reject with tcp reset", &["nft-reject"]),
+    only(Family::V6, "REJECT", reject::v6, "reject with icmpv6, reject with tcp reset", &["nft-reject"]),
     both("SNAT", snat::source, "snat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
 ];
@@ -178,7 +180,6 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("NFQUEUE", "not yet carried"),
     not("QUEUE", "gone from the kernel since 3.5: NFQUEUE with number 0"),
     not("RATEEST", "its estimators are read by xt_rateest alone"),
-    not("REJECT", "not yet carried"),
     not("SAME", "gone from the kernel since 2.6"),
     not("SECMARK", "needs a named object beside the rule, whose text the kernel keeps for itself"),
     not("SET", "an ipset is changed by xt_SET alone"),

@@ -24,6 +24,7 @@ mod nflog;
 mod pkttype;
 mod port;
 mod redirect;
+mod reject;
 mod snat;
 mod tcp;
 mod trace;
