@@ -64,6 +64,59 @@ pub fn protocol_name(number: u8) -> Option<&'static str> {
     entry.names.first().map(String::as_str)
 }
 
+/// Number behind a name in a file of iproute2, whose lines are `number name`.
+pub fn group_number(file: &str, name: &str) -> Option<u32> {
+    iproute_lines(file).into_iter().find(|(_, found)| found == name).map(|(number, _)| number)
+}
+
+/// Name of a number in a file of iproute2.
+pub fn group_name(file: &str, number: u32) -> Option<String> {
+    iproute_lines(file).into_iter().find(|(found, _)| *found == number).map(|(_, name)| name)
+}
+
+fn iproute_lines(file: &str) -> Vec<(u32, String)> {
+    let bytes = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let line = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let number = super::number::parse(words.next()?, u64::from(u32::MAX))?;
+        Some((u32::try_from(number).ok()?, words.next()?.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Number of a user in passwd(5).
+pub fn user_id(name: &str) -> Option<u32> {
+    accounts("/etc/passwd").into_iter().find(|(found, _)| found == name).map(|(_, id)| id)
+}
+
+/// Name of a user in passwd(5).
+pub fn user_name(id: u32) -> Option<String> {
+    accounts("/etc/passwd").into_iter().find(|(_, found)| *found == id).map(|(name, _)| name)
+}
+
+/// Number of a group in group(5).
+pub fn group_id(name: &str) -> Option<u32> {
+    accounts("/etc/group").into_iter().find(|(found, _)| found == name).map(|(_, id)| id)
+}
+
+/// Name of a group in group(5).
+pub fn group_of(id: u32) -> Option<String> {
+    accounts("/etc/group").into_iter().find(|(_, found)| *found == id).map(|(name, _)| name)
+}
+
+/// `name:password:id:…`
+fn accounts(file: &str) -> Vec<(String, u32)> {
+    let bytes = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let line = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        Some((name, fields.nth(1)?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// Address of a network in networks(5); trailing octets that are not written are zero.
 pub fn network(name: &str) -> Option<Ipv4Addr> {
     network_lines().find(|(names, _)| names.iter().any(|n| n == name)).map(|(_, address)| address)

@@ -10,7 +10,7 @@ use super::key::{self, Kind};
 pub(super) fn canonical(found: &Match) -> Match {
     let with = |op, value: Vec<u8>| Match { op, value: Value::Bytes(value), ..found.clone() };
     match (key::of(found.key).kind, found.op, &found.value) {
-        (Kind::Presence, Op::Ne, Value::Bytes(value)) => with(Op::Eq, vec![u8::from(value[..] == [0])]),
+        (Kind::Presence, Op::Ne, Value::Bytes(value)) => with(Op::Eq, presence(is_zero(value), value.len())),
         (Kind::Time, Op::Eq, Value::Bytes(value)) if is_zero(value) => with(Op::Lt, millisecond()),
         (Kind::Time, Op::Ne, Value::Bytes(value)) if is_zero(value) => with(Op::Ge, millisecond()),
         (Kind::Time, Op::Eq, Value::Range(from, to)) if is_zero(from) && !is_zero(to) => with(Op::Le, to.clone()),
@@ -19,6 +19,11 @@ pub(super) fn canonical(found: &Match) -> Match {
         (Kind::Time, Op::Ne, Value::Range(_, to)) if is_zero(to) => with(Op::Ge, millisecond()),
         _ => found.clone(),
     }
+}
+
+/// The kernel writes presence into the first byte, however long the key is.
+fn presence(there: bool, len: usize) -> Vec<u8> {
+    std::iter::once(u8::from(there)).chain(std::iter::repeat_n(0, len.saturating_sub(1))).collect()
 }
 
 fn is_zero(value: &[u8]) -> bool {

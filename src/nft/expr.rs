@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub use super::assign::{Assign, Mark, SetField, Shift};
-
+use super::circumstance::Circumstance;
 use super::key;
 pub use super::nat::{Manip, Nat};
 pub use super::reject::Reject;
@@ -28,6 +28,13 @@ pub enum Expr {
     },
     /// Token bucket.
     Limit(Limit),
+    /// Goes on until so many bytes have been seen.
+    Quota {
+        /// Bytes of all packets together, at most `i64::MAX`.
+        bytes: u64,
+        /// Goes on from there on instead.
+        over: bool,
+    },
     /// Writes to the kernel log (`level` …) or to a nfnetlink_log group.
     Log(Log),
     /// No connection tracking for this packet.
@@ -166,6 +173,8 @@ pub enum Key {
     },
     /// Whether a TCP option of this kind is there (1 byte, 0 or 1).
     TcpOption(u8),
+    /// Of the packet's route, its socket, what IPsec has done with it, …
+    Circumstance(Circumstance),
 }
 
 /// `enum nft_meta_keys`.
@@ -187,6 +196,26 @@ pub enum Meta {
     Iiftype,
     /// 1 byte.
     Nfproto,
+    /// Owner of the sending socket's file, 4 bytes, host order; no answer without one.
+    Skuid,
+    /// Its group.
+    Skgid,
+    /// Number of the processor, 4 bytes, host order.
+    Cpu,
+    /// Group of the input interface, 4 bytes, host order.
+    Iifgroup,
+    /// Group of the output interface, 4 bytes, host order.
+    Oifgroup,
+    /// A random number of 32 bits; it has no byte order.
+    Random,
+    /// Whether IPsec has unpacked the packet, 1 byte.
+    Ipsec,
+    /// Nanoseconds since 1970, 8 bytes, host order.
+    Time,
+    /// Day of the week, 0 Sunday, in the kernel's time zone; 1 byte.
+    Day,
+    /// Seconds since midnight UTC, 4 bytes, host order.
+    Hour,
 }
 
 /// `enum nft_ct_keys`.

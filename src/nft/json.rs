@@ -157,6 +157,13 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
                 Statement::Counter(stmt::Counter::Anonymous(Some(counter)))
             }
             Expr::Limit(bucket) => Statement::Limit(limit(*bucket)?),
+            Expr::Quota { bytes, over } => Statement::Quota(stmt::QuotaOrQuotaRef::Quota(stmt::Quota {
+                val: number(*bytes)?,
+                val_unit: "bytes".into(),
+                used: None,
+                used_unit: None,
+                inv: Some(*over),
+            })),
             Expr::Log(target) => Statement::Log(Some(log(target)?)),
             Expr::Notrack => Statement::Notrack,
             Expr::CtZone { zone, direction } => mangle(ct("zone", *direction)?, number_of(u128::from(*zone))),
@@ -256,6 +263,7 @@ fn left(left: Left) -> Result<Expression<'static>, Unprintable> {
             let flags = interfaces.into_iter().flatten().chain([address]).collect();
             NamedExpression::Fib(j::Fib { result: j::FibResult::Type, flags })
         }
+        Left::Circumstance(which) => which.json()?,
         Left::TcpOption(kind) => {
             NamedExpression::TcpOption(j::TcpOption { name: tcp_option(kind)?.into(), field: None })
         }

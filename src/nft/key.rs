@@ -51,6 +51,12 @@ pub enum Kind {
     LinkType,
     /// Whether a header is there.
     Presence,
+    /// Nanoseconds since 1970, UTC.
+    Date,
+    /// Day of the week.
+    Day,
+    /// Seconds since midnight, UTC.
+    Hour,
     /// NFPROTO_*
     Nfproto,
     /// Bits without a meaning of their own.
@@ -83,6 +89,9 @@ impl Kind {
             Kind::Icmp6Code => 33,
             Kind::AddressType => 38,
             Kind::Interface => 41,
+            Kind::Date => 43,
+            Kind::Hour => 44,
+            Kind::Day => 45,
         }
     }
 }
@@ -107,7 +116,7 @@ pub struct Facts {
     pub kind: Kind,
 }
 
-const fn facts(len: usize, order: Order, kind: Kind) -> Facts {
+pub(super) const fn facts(len: usize, order: Order, kind: Kind) -> Facts {
     Facts { len, order, kind }
 }
 
@@ -126,6 +135,14 @@ pub fn of(key: Key) -> Facts {
         Key::Meta(Meta::Length) => facts(4, Host, Kind::Number),
         Key::Meta(Meta::Iiftype) => facts(2, Host, Kind::LinkType),
         Key::Meta(Meta::Nfproto) => facts(1, Host, Kind::Nfproto),
+        Key::Meta(Meta::Skuid | Meta::Skgid | Meta::Cpu | Meta::Iifgroup | Meta::Oifgroup) => {
+            facts(4, Host, Kind::Number)
+        }
+        Key::Meta(Meta::Random) => facts(4, Network, Kind::Number),
+        Key::Meta(Meta::Ipsec) => facts(1, Host, Kind::Presence),
+        Key::Meta(Meta::Time) => facts(8, Host, Kind::Date),
+        Key::Meta(Meta::Day) => facts(1, Host, Kind::Day),
+        Key::Meta(Meta::Hour) => facts(4, Host, Kind::Hour),
         Key::Ct(Ct::State, _) => facts(4, Host, Kind::CtState),
         Key::Ct(Ct::Status, _) => facts(4, Host, Kind::CtStatus),
         Key::Ct(Ct::DirectionKey, _) => facts(1, Host, Kind::CtDirection),
@@ -137,6 +154,7 @@ pub fn of(key: Key) -> Facts {
         Key::Ct(Ct::Mark, _) => facts(4, Host, Kind::Mark),
         Key::FibType { .. } => facts(4, Host, Kind::AddressType),
         Key::TcpOption(_) => facts(1, Host, Kind::Presence),
+        Key::Circumstance(which) => which.facts(),
     }
 }
 
@@ -215,6 +233,16 @@ pub const fn meta(key: Meta) -> (u32, &'static str) {
         Meta::Length => (meta::LEN, "length"),
         Meta::Iiftype => (meta::IIFTYPE, "iiftype"),
         Meta::Nfproto => (meta::NFPROTO, "nfproto"),
+        Meta::Skuid => (meta::SKUID, "skuid"),
+        Meta::Skgid => (meta::SKGID, "skgid"),
+        Meta::Cpu => (meta::CPU, "cpu"),
+        Meta::Iifgroup => (meta::IIFGROUP, "iifgroup"),
+        Meta::Oifgroup => (meta::OIFGROUP, "oifgroup"),
+        Meta::Random => (meta::PRANDOM, "random"),
+        Meta::Ipsec => (meta::SECPATH, "ipsec"),
+        Meta::Time => (meta::TIME_NS, "time"),
+        Meta::Day => (meta::TIME_DAY, "day"),
+        Meta::Hour => (meta::TIME_HOUR, "hour"),
     }
 }
 

@@ -9,7 +9,7 @@ use super::key::{self, Facts, Kind, Order};
 use super::nat;
 use super::reject;
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
-use super::uapi::{payload, range, reg, set, set_flag, verdict};
+use super::uapi::{payload, quota, range, reg, set, set_flag, verdict};
 use super::wire::Writer;
 
 /// A rule in the kernel's terms.
@@ -74,6 +74,11 @@ impl Lowering<'_> {
                 out.put_u64(counter::PACKETS, *packets);
             }),
             Expr::Limit(bucket) => self.limit(*bucket),
+            Expr::Quota { bytes, over } => self.emit("quota", |out| {
+                out.put_u64(quota::BYTES, *bytes);
+                out.put_u32(quota::FLAGS, if *over { quota::F_INV } else { 0 });
+                out.put_u64(quota::CONSUMED, 0);
+            }),
             Expr::Log(target) => self.log(target),
             Expr::Notrack => self.emit("notrack", |_| {}),
             Expr::CtZone { zone, direction } => self.ct_zone(*zone, *direction),
@@ -148,7 +153,7 @@ impl Lowering<'_> {
             self.and(mask);
         }
         let (Ok(len), Order::Host) = (u32::try_from(facts.len), facts.order) else { return Ok(()) };
-        if matches!(len, 2 | 4) {
+        if matches!(len, 2 | 4 | 8) {
             self.emit("byteorder", |out| {
                 out.put_u32(byteorder::SREG, reg::ONE);
                 out.put_u32(byteorder::DREG, reg::ONE);
@@ -195,6 +200,7 @@ impl Lowering<'_> {
                     out.put_u32(fib::FLAGS, flags);
                 });
             }
+            Key::Circumstance(which) => self.emit(which.expression(), |out| which.put(out)),
             Key::TcpOption(kind) => self.emit("exthdr", |out| {
                 out.put_u32(exthdr::DREG, reg::ONE);
                 out.put_u8(exthdr::TYPE, kind);
@@ -374,7 +380,7 @@ fn put_direction(out: &mut Writer, direction: Option<Direction>) {
 /// Bytes that compare as the number does.
 fn comparable(value: &[u8], order: Order) -> Vec<u8> {
     let mut bytes = value.to_vec();
-    if order == Order::Host && cfg!(target_endian = "little") && matches!(bytes.len(), 2 | 4) {
+    if order == Order::Host && cfg!(target_endian = "little") && matches!(bytes.len(), 2 | 4 | 8) {
         bytes.reverse();
     }
     bytes

@@ -5,6 +5,7 @@
 mod assign;
 mod batch;
 mod canonical;
+pub mod circumstance;
 mod connection;
 pub mod expr;
 pub mod json;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::canonical::canonical;
+use super::circumstance::Circumstance;
 use super::expr::{Alternative, Base, Ct, Direction, Element, Expr, Field, Key, Match, Meta, Op, Value};
 use super::key::{self, Facts, Kind, Order};
 use super::names;
@@ -34,6 +35,7 @@ pub(super) enum Left {
     Ct(&'static str, Option<Direction>),
     Fib { saddr: bool, iif: bool, oif: bool },
     TcpOption(u8),
+    Circumstance(Circumstance),
 }
 
 /// A value.
@@ -159,6 +161,12 @@ const ICMP6_TYPES: &[(u64, &str)] = &[
     (137, "nd-redirect"),
 ];
 
+const DAYS: &[(u64, &str)] =
+    &[(0, "Sunday"), (1, "Monday"), (2, "Tuesday"), (3, "Wednesday"), (4, "Thursday"), (5, "Friday"), (6, "Saturday")];
+
+/// In a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
 const DIRECTIONS: &[(u64, &str)] = &[(0, "original"), (1, "reply")];
 
 /// What the matches so far have established; nft would add a match of its own to a field whose header it does not
@@ -239,6 +247,7 @@ fn left(key: Key, context: &Context) -> Result<Left, Unprintable> {
         Key::Ct(which, direction) => Left::Ct(key::ct(which).1, direction),
         Key::FibType { saddr, iif, oif } => Left::Fib { saddr, iif, oif },
         Key::TcpOption(kind) => Left::TcpOption(kind),
+        Key::Circumstance(which) => Left::Circumstance(which),
     })
 }
 
@@ -341,6 +350,10 @@ fn atom(facts: Facts, value: &[u8]) -> Result<Atom, Unprintable> {
         Kind::CtStatus => bits(small, CT_STATUSES),
         Kind::Time => Atom::Time(u32::try_from(number).unwrap_or(u32::MAX)),
         Kind::Presence => Atom::Present(number != 0),
+        Kind::Day => symbol(small, DAYS),
+        Kind::Hour => Atom::Decimal(small),
+        Kind::Date if small % NANOSECONDS == 0 => Atom::Decimal(small / NANOSECONDS),
+        Kind::Date => return unprintable("a time with fractions of a second"),
     })
 }
 

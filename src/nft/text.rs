@@ -74,6 +74,7 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::Match(_) => relations.next().map(|relation| self::relation(&relation)).unwrap_or_default(),
             Expr::Counter { packets, bytes } => format!("counter packets {packets} bytes {bytes}"),
             Expr::Limit(bucket) => limit(*bucket)?,
+            Expr::Quota { bytes, over } => format!("quota {}{bytes} bytes", if *over { "over " } else { "" }),
             Expr::Log(target) => log(target)?,
             Expr::Notrack => "notrack".to_owned(),
             Expr::CtZone { zone, direction } => format!("ct {}zone set {zone}", direction_word(*direction)),
@@ -141,6 +142,7 @@ fn left(left: Left) -> String {
             format!("fib {address}{}{} type", if iif { " . iif" } else { "" }, if oif { " . oif" } else { "" })
         }
         Left::TcpOption(kind) => format!("tcp option {kind}"),
+        Left::Circumstance(which) => which.text(),
     }
 }
 

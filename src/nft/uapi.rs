@@ -388,6 +388,10 @@ pub mod meta {
     pub const OIFNAME: u32 = 7;
     /// NFT_META_IIFTYPE
     pub const IIFTYPE: u32 = 8;
+    /// NFT_META_SKUID
+    pub const SKUID: u32 = 10;
+    /// NFT_META_SKGID
+    pub const SKGID: u32 = 11;
     /// NFT_META_NFTRACE
     pub const NFTRACE: u32 = 12;
     /// NFT_META_NFPROTO
@@ -396,6 +400,22 @@ pub mod meta {
     pub const L4PROTO: u32 = 16;
     /// NFT_META_PKTTYPE
     pub const PKTTYPE: u32 = 19;
+    /// NFT_META_CPU
+    pub const CPU: u32 = 20;
+    /// NFT_META_IIFGROUP
+    pub const IIFGROUP: u32 = 21;
+    /// NFT_META_OIFGROUP
+    pub const OIFGROUP: u32 = 22;
+    /// NFT_META_PRANDOM
+    pub const PRANDOM: u32 = 24;
+    /// NFT_META_SECPATH
+    pub const SECPATH: u32 = 25;
+    /// NFT_META_TIME_NS
+    pub const TIME_NS: u32 = 30;
+    /// NFT_META_TIME_DAY
+    pub const TIME_DAY: u32 = 31;
+    /// NFT_META_TIME_HOUR
+    pub const TIME_HOUR: u32 = 32;
 }
 
 /// `enum nft_ct_attributes`, `enum nft_ct_keys`
@@ -444,16 +464,90 @@ pub mod fib {
     pub const RESULT: u16 = 2;
     /// NFTA_FIB_FLAGS
     pub const FLAGS: u16 = 3;
+    /// NFT_FIB_RESULT_OIF
+    pub const RESULT_OIF: u32 = 1;
     /// NFT_FIB_RESULT_ADDRTYPE
     pub const RESULT_ADDRTYPE: u32 = 3;
     /// NFTA_FIB_F_SADDR
     pub const F_SADDR: u32 = 1;
     /// NFTA_FIB_F_DADDR
     pub const F_DADDR: u32 = 2;
+    /// NFTA_FIB_F_MARK
+    pub const F_MARK: u32 = 4;
     /// NFTA_FIB_F_IIF
     pub const F_IIF: u32 = 8;
     /// NFTA_FIB_F_OIF
     pub const F_OIF: u32 = 16;
+    /// NFTA_FIB_F_PRESENT
+    pub const F_PRESENT: u32 = 32;
+}
+
+/// `enum nft_rt_attributes`, `enum nft_rt_keys`
+pub mod rt {
+    /// NFTA_RT_DREG
+    pub const DREG: u16 = 1;
+    /// NFTA_RT_KEY
+    pub const KEY: u16 = 2;
+    /// NFT_RT_CLASSID
+    pub const CLASSID: u32 = 0;
+    /// NFT_RT_XFRM
+    pub const XFRM: u32 = 4;
+}
+
+/// `enum nft_xfrm_attributes`, `enum nft_xfrm_keys`; directions are XFRM_POLICY_* of linux/xfrm.h
+pub mod xfrm {
+    /// NFTA_XFRM_DREG
+    pub const DREG: u16 = 1;
+    /// NFTA_XFRM_KEY
+    pub const KEY: u16 = 2;
+    /// NFTA_XFRM_DIR
+    pub const DIR: u16 = 3;
+    /// NFTA_XFRM_SPNUM
+    pub const SPNUM: u16 = 4;
+    /// NFT_XFRM_KEY_REQID
+    pub const REQID: u32 = 5;
+    /// NFT_XFRM_KEY_SPI
+    pub const SPI: u32 = 6;
+    /// XFRM_POLICY_IN
+    pub const DIR_IN: u8 = 0;
+    /// XFRM_POLICY_OUT
+    pub const DIR_OUT: u8 = 1;
+}
+
+/// `enum nft_socket_attributes`, `enum nft_socket_keys`
+pub mod socket {
+    /// NFTA_SOCKET_KEY
+    pub const KEY: u16 = 1;
+    /// NFTA_SOCKET_DREG
+    pub const DREG: u16 = 2;
+    /// NFT_SOCKET_TRANSPARENT
+    pub const TRANSPARENT: u32 = 0;
+}
+
+/// `enum nft_ng_attributes`, `enum nft_ng_types`
+pub mod numgen {
+    /// NFTA_NG_DREG
+    pub const DREG: u16 = 1;
+    /// NFTA_NG_MODULUS
+    pub const MODULUS: u16 = 2;
+    /// NFTA_NG_TYPE
+    pub const TYPE: u16 = 3;
+    /// NFTA_NG_OFFSET
+    pub const OFFSET: u16 = 4;
+    /// NFT_NG_INCREMENTAL
+    pub const INCREMENTAL: u32 = 0;
+}
+
+/// `enum nft_quota_attributes`, `enum nft_quota_flags`
+pub mod quota {
+    /// NFTA_QUOTA_BYTES
+    pub const BYTES: u16 = 1;
+    /// NFTA_QUOTA_FLAGS
+    pub const FLAGS: u16 = 2;
+    /// NFTA_QUOTA_CONSUMED
+    pub const CONSUMED: u16 = 4;
+    /// NFT_QUOTA_F_INV
+    pub const F_INV: u32 = 1;
 }
 
 /// `enum nft_limit_attributes`, `enum nft_limit_type`, `enum nft_limit_flags`

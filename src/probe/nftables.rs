@@ -6,6 +6,7 @@
 use super::Ability;
 use super::kernel::Kernel;
 use crate::family::Family;
+use crate::nft::circumstance::{Circumstance, Transform};
 use crate::nft::expr::{Alternative, Assign, Ct, Element, Expr, Field, Key, Limit, Log, Manip, Mark, Match, Meta, Nat};
 use crate::nft::expr::{Op, Reject, Shift, Value, Verdict};
 use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
@@ -179,9 +180,9 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 16] = [
+const SAMPLES: [&str; 22] = [
     "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "zone", "notrack", "fib", "limit", "log", "nat",
-    "masq", "redir", "reject",
+    "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec", "xfrm",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -209,6 +210,18 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             let key = Key::FibType { saddr: false, iif: false, oif: false };
             // RTN_LOCAL (linux/rtnetlink.h)
             vec![matching(key, Op::Eq, Value::Bytes(2u32.to_ne_bytes().to_vec()))]
+        }
+        "numgen" => {
+            let key = Key::Circumstance(Circumstance::Turn { modulus: 2 });
+            vec![matching(key, Op::Eq, Value::Bytes(vec![0; 4]))]
+        }
+        "quota" => vec![Expr::Quota { bytes: 1, over: true }],
+        "socket" => vec![matching(Key::Circumstance(Circumstance::Transparent), Op::Eq, Value::Bytes(vec![1]))],
+        "realm" => vec![matching(Key::Circumstance(Circumstance::Realm), Op::Eq, Value::Bytes(vec![0; 4]))],
+        "ipsec" => vec![matching(Key::Meta(Meta::Ipsec), Op::Eq, Value::Bytes(vec![1]))],
+        "xfrm" => {
+            let key = Circumstance::Transform { out: false, nth: 0, of: Transform::Reqid };
+            vec![matching(Key::Circumstance(key), Op::Eq, Value::Bytes(vec![0; 4]))]
         }
         "limit" => vec![Expr::Limit(Limit { rate: 3, unit: 3600, burst: 5, invert: false })],
         "log" => vec![Expr::Log(Log::Kernel { prefix: None, level: 4, flags: 0 })],

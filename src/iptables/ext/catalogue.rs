@@ -4,8 +4,9 @@
 
 use super::connmark;
 use super::{
-    Extension, addrtype, comment, conntrack, ct, icmp, iprange, length, limit, log, mac, mark, masquerade, multiport,
-    netmap, nflog, pkttype, redirect, reject, snat, tcp, trace, udp,
+    Extension, addrtype, comment, conntrack, cpu, ct, devgroup, icmp, iprange, length, limit, log, mac, mark,
+    masquerade, multiport, netmap, nflog, owner, pkttype, policy, quota, realm, redirect, reject, snat, socket,
+    statistic, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -62,6 +63,12 @@ impl Known {
     }
 }
 
+const BY_REQID: &str =
+    "--strict, --proto, --mode, --tunnel-src, --tunnel-dst, and --reqid together with --spi are refused";
+const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte matches only on kernels from 6.16 on";
+const OWNERLESS: &str =
+    "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
+const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
 const TRUNCATED: &str = "a truncated header does not match, where xt drops the packet";
 
 const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
@@ -72,6 +79,8 @@ pub const MATCHES: &[Known] = &[
     both("comment", comment::new, "comment", &[]),
     both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
+    both("cpu", cpu::new, "meta cpu", &[]),
+    both("devgroup", devgroup::new, "iifgroup, oifgroup", &[]),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
     only(Family::V6, "icmpv6", icmp::v6, "=icmp6", &[]),
@@ -82,8 +91,14 @@ pub const MATCHES: &[Known] = &[
     both("mac", mac::new, "ether saddr", &[]),
     both("mark", mark::new_match, "meta mark", &[]),
     both("multiport", multiport::new, "th sport, th dport", &["nft-set"]).but(TRUNCATED),
+    both("owner", owner::new, "meta skuid, meta skgid", &[]).but(OWNERLESS),
     both("pkttype", pkttype::new, "meta pkttype", &[]),
+    both("policy", policy::new, "meta ipsec, rt ipsec, ipsec in reqid, …", &["nft-ipsec", "nft-xfrm"]).but(BY_REQID),
+    both("quota", quota::new, "quota", &["nft-quota"]).but(BY_LAST_BYTE),
+    only(Family::V4, "realm", realm::new, "rt classid", &["nft-realm"]),
+    both("socket", socket::new, "socket transparent", &["nft-socket"]).but(WILDCARD),
     both("state", conntrack::state, "=conntrack", &["nft-ct"]),
+    both("statistic", statistic::new, "meta random, numgen inc", &["nft-numgen"]),
     both("tcp", tcp::new, "tcp sport, tcp dport, tcp flags", &[]).but(TRUNCATED),
     both("udp", udp::new, "udp sport, udp dport", &[]).but(TRUNCATED),
 ];
@@ -117,9 +132,7 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("connbytes", "not yet carried"),
     not("connlabel", "not yet carried"),
     not("connlimit", "not yet carried"),
-    not("cpu", "not yet carried"),
     not("dccp", "not yet carried"),
-    not("devgroup", "not yet carried"),
     not("dscp", "not yet carried"),
     not("dst", "not yet carried"),
     not("ecn", "not yet carried"),
@@ -137,21 +150,15 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("mh", "not yet carried"),
     not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),
     not("osf", "its fingerprints are loaded for xt_osf alone"),
-    not("owner", "not yet carried"),
     not("physdev", "not yet carried"),
-    not("policy", "not yet carried"),
-    not("quota", "not yet carried"),
     not("rateest", "the estimators belong to xt_RATEEST"),
-    not("realm", "not yet carried"),
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
     not("rpfilter", "not yet carried"),
     not("rt", "not yet carried"),
     not("sctp", "not yet carried"),
     not("set", "a copy of an ipset would miss its next change"),
-    not("socket", "not yet carried"),
     not("srh", "not yet carried"),
     not("standard", "not a match that can be asked for by name"),
-    not("statistic", "not yet carried"),
     not("string", "nf_tables does not search a packet's content"),
     not("tcpmss", "not yet carried"),
     not("time", "not yet carried"),
