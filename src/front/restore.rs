@@ -274,7 +274,14 @@ fn explain(
         context.tell(table, &[], why, Err(format!("line {}: {refusal}", failure.line)));
     }
     let rehearsed = context.in_the_backends_words(failure.error, &alone(lines, range));
-    context.fail(&numbered(rehearsed, failure.line, &context.dialect(), context.front.name()))
+    let dialect = context.dialect();
+    // iptables-nft looks for the chains that are jumped to when all of the table has been read.
+    let late = |text: &str| text.starts_with("Chain '") && text.ends_with("' does not exist");
+    let line = match &rehearsed {
+        Error::Parameter(text) if dialect.variant == Variant::Nft && late(text) => range.end + 1,
+        _ => failure.line,
+    };
+    context.fail(&numbered(rehearsed, line, &dialect, context.front.name()))
 }
 
 /// The file with nothing in it but one table, at its own place.
