@@ -18,6 +18,7 @@ pub mod plan;
 pub mod probe;
 pub mod rules;
 pub mod sys;
+pub mod takeover;
 
 use std::process::ExitCode;
 

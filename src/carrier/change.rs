@@ -218,7 +218,7 @@ fn policy(policy: Policy) -> nft::Policy {
     }
 }
 
-fn unwritable(error: text::Unprintable) -> Refusal {
+pub(super) fn unwritable(error: text::Unprintable) -> Refusal {
     Refusal::new(error.0, "a ruleset with it could not be saved and loaded again")
 }
 

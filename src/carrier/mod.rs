@@ -5,6 +5,7 @@
 pub mod change;
 pub mod nft;
 pub mod table;
+pub mod takeover;
 
 use crate::error::Error;
 use crate::iptables::Invocation;

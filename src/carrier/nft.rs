@@ -7,6 +7,7 @@
 
 use super::change::{self, Change, Place};
 use super::table::{Base, Chain, Held, Policy, Session, Table};
+use super::takeover::MARK;
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
 use crate::error::{Error, TableError, reason};
@@ -70,11 +71,11 @@ pub fn table_name(table: &str) -> String {
 
 /// Our own table at work.
 pub struct NftCarrier {
-    connection: Connection,
-    family: Family,
-    table: String,
-    name: String,
-    dialect: Dialect,
+    pub(super) connection: Connection,
+    pub(super) family: Family,
+    pub(super) table: String,
+    pub(super) name: String,
+    pub(super) dialect: Dialect,
 }
 
 /// A table as it was read, and the generation that it was read from.
@@ -95,6 +96,11 @@ impl NftCarrier {
         Self { connection, family, table: table.to_owned(), name: table_name(table), dialect }
     }
 
+    /// The connection, for other questions.
+    pub fn into_connection(self) -> Connection {
+        self.connection
+    }
+
     /// Appends the table as iptables-save prints one that nothing has touched.
     pub fn save_untouched(&self, out: &mut String) {
         let mut table = self.untouched();
@@ -108,7 +114,7 @@ impl NftCarrier {
     }
 
     /// The table as it was at one moment.
-    fn read(&mut self) -> Result<Table, Error> {
+    pub(super) fn read(&mut self) -> Result<Table, Error> {
         for _ in 0..ATTEMPTS {
             let reading = self.read_loosely()?;
             if self.is_present(reading.generation)? {
@@ -130,7 +136,7 @@ impl NftCarrier {
         Ok(present == generation)
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         Place {
             family: self.family,
             table: &self.name,
@@ -151,7 +157,7 @@ impl NftCarrier {
         let rules = self.connection.rules(self.family, &self.name, None).map_err(|error| unavailable(&error))?;
         let (overflow, rules): (Vec<RuleInfo>, Vec<RuleInfo>) =
             rules.into_iter().partition(|rule| rule.chain == userdata::OVERFLOW_CHAIN);
-        for info in chains.iter().filter(|chain| chain.name != userdata::OVERFLOW_CHAIN) {
+        for info in chains.iter().filter(|chain| ![userdata::OVERFLOW_CHAIN, MARK].contains(&chain.name.as_str())) {
             self.place_chain(&mut table, info)?;
         }
         self.place_rules(&mut table, rules, &overflow)?;
@@ -262,7 +268,7 @@ impl NftCarrier {
 
     /// A refusal of the kernel's in the words of the backend. Where a native expression is called from a hook that it
     /// is not for, xt says EINVAL.
-    fn explain(&self, error: &CommitError) -> Error {
+    pub(super) fn explain(&self, error: &CommitError) -> Error {
         let misplaced = error.errno == Errno::EOPNOTSUPP && error.operation.is_of_rule();
         let error = &CommitError { errno: if misplaced { Errno::EINVAL } else { error.errno }, ..error.clone() };
         if error.errno == Errno::EPERM {
@@ -297,7 +303,7 @@ fn jump_of(info: &RuleInfo) -> Option<String> {
 }
 
 /// The kernel cannot even be asked.
-fn unavailable(error: &io::Error) -> Error {
+pub(super) fn unavailable(error: &io::Error) -> Error {
     let reason = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM) => "Permission denied (you must be root)".to_owned(),
         _ => reason(error),
@@ -306,7 +312,7 @@ fn unavailable(error: &io::Error) -> Error {
 }
 
 /// Whether a command only looks.
-fn only_looks(command: &Command) -> bool {
+pub fn only_looks(command: &Command) -> bool {
     match command {
         Command::Check { .. } | Command::Version | Command::Help => true,
         Command::List { zero, .. } | Command::ListRules { zero, .. } => !zero,
@@ -370,7 +376,7 @@ fn no_commit(dialect: &Dialect, line: usize) -> Error {
     Error::Verbatim { stderr: format!("{program}-restore: COMMIT expected at line {line}\n"), code: 1 }
 }
 
-fn line(
+pub(super) fn line(
     session: &mut Session<'_>,
     warnings: &mut Vec<String>,
     section: &Section<'_>,

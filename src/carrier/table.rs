@@ -177,6 +177,16 @@ impl Table {
         self.chains.len() != before.chains.len() || self.chains.iter().any(Chain::is_in_use)
     }
 
+    /// Whether both have the same chains, policies and rules, whatever was counted.
+    pub fn reads_as(&self, other: &Table) -> bool {
+        let same = |(one, two): (&Chain, &Chain)| {
+            let policy = |chain: &Chain| chain.base.map(|base| base.policy);
+            let rules = one.rules.len() == two.rules.len() && one.rules.iter().zip(&two.rules).all(|(a, b)| a.is(b));
+            one.name == two.name && policy(one) == policy(two) && rules
+        };
+        self.chains.len() == other.chains.len() && self.chains.iter().zip(&other.chains).all(same)
+    }
+
     fn references(&self, name: &str) -> u32 {
         let jumps = self.chains.iter().flat_map(|chain| &chain.rules);
         u32::try_from(jumps.filter(|rule| rule.jump.as_deref() == Some(name)).count()).unwrap_or(u32::MAX)

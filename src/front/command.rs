@@ -4,6 +4,7 @@ use super::alone;
 use super::context::{Context, may_administer};
 use super::planning::Course;
 use crate::carrier::Carrier;
+use crate::carrier::nft::only_looks;
 use crate::error::Error;
 use crate::iptables::{self, Command, Invocation};
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +21,8 @@ pub fn answer(context: &Context) -> ExitCode {
     }
     match context.course(table) {
         Ok(Course::Carry { why }) => carry(context, table, &why),
-        Ok(Course::PassThrough | Course::TakeOver { .. }) => context.pass_through(),
+        Ok(Course::TakeOver { why }) => take_over(context, table, &why),
+        Ok(Course::PassThrough) => context.pass_through(),
         Err(error) => context.fail(&error),
     }
 }
@@ -68,6 +70,20 @@ fn carried_table(context: &Context) -> Option<&str> {
     tables().find(|table| *table == meant)
 }
 
+/// The backend's rules are the table until something is to be changed. What it holds that cannot be carried, and what we
+/// cannot read, leaves the table with it.
+fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
+    let Ok(invocation) = read(context) else { return context.pass_through() };
+    if only_looks(&invocation.command) {
+        return context.pass_through();
+    }
+    match context.take_over(table, why, invocation.wait) {
+        Ok(true) => carry(context, table, why),
+        Ok(false) => context.pass_through(),
+        Err(error) => context.fail(&error),
+    }
+}
+
 fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     let invocation = match read(context) {
         Ok(invocation) => invocation,
@@ -75,6 +91,13 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     };
     if matches!(invocation.command, Command::Version | Command::Help) {
         return context.pass_through();
+    }
+    if !only_looks(&invocation.command) {
+        match context.finish_takeover(table, why, invocation.wait) {
+            Ok(true) => {}
+            Ok(false) => return context.pass_through(),
+            Err(error) => return context.fail(&error),
+        }
     }
     context.warn(&invocation.warnings);
     let mut out = String::new();

@@ -21,6 +21,8 @@ pub struct Options {
     pub table: Option<String>,
     /// `-f` of iptables-save, the word that iptables-restore is given
     pub file: Option<OsString>,
+    /// `-w`: `Some(None)` waits for ever, `Some(Some(s))` s seconds.
+    pub wait: Option<Option<u32>>,
     /// The file is left away, and of iptables-save's options the table.
     pub passed: Vec<OsString>,
     /// Why nothing else matters.
@@ -152,6 +154,9 @@ impl Options {
             Id::Wait | Id::Interval => {
                 let option = if id == Id::Wait { "-w" } else { "-W" };
                 let number = value.map(|value| value.text).or_else(|| scanner.detached());
+                if id == Id::Wait {
+                    self.wait = Some(number.and_then(|number| number.parse().ok()));
+                }
                 passed = std::iter::once(option).chain(number).map(str::to_owned).collect();
             }
         }

@@ -4,10 +4,12 @@
 
 use super::context::Context;
 use crate::carrier::nft as carrier;
+use crate::carrier::takeover::Taken;
 use crate::error::{Error, reason};
 use crate::nft::{Connection, TableInfo};
 use crate::plan::{self, Plan};
 use crate::probe;
+use crate::takeover::{Obstacle, Owner};
 use std::io;
 
 /// What is done about a table.
@@ -75,6 +77,46 @@ impl Context {
             .collect();
         ours.sort_by_key(|(_, info)| std::cmp::Reverse(info.handle));
         Ok(ours)
+    }
+
+    /// Takes `table` over from the backend, and tells of it. `false`: it stays there, and that was told of.
+    pub fn take_over(&self, table: &str, why: &str, wait: Option<Option<u32>>) -> Result<bool, Error> {
+        self.told_of(table, why, |owner| owner.take_over(wait))
+    }
+
+    /// Finishes what an earlier call was stopped in. `false`: the table is the backend's again.
+    pub fn finish_takeover(&self, table: &str, why: &str, wait: Option<Option<u32>>) -> Result<bool, Error> {
+        let mut carrier = self.carrier(table)?;
+        let unfinished = carrier.is_unfinished()?;
+        *self.connection.borrow_mut() = Some(carrier.into_connection());
+        if unfinished { self.told_of(table, why, |owner| owner.finish(wait)) } else { Ok(true) }
+    }
+
+    fn told_of(
+        &self,
+        table: &str,
+        why: &str,
+        take: impl FnOnce(&Owner<'_>) -> Result<Taken, Obstacle>,
+    ) -> Result<bool, Error> {
+        let Some(backend) = &self.snapshot.backend else { return Ok(true) };
+        let owner = Owner { family: self.front.family, table, backend };
+        match take(&owner) {
+            Ok(taken) if taken.lines.is_empty() => Ok(true),
+            Ok(taken) => {
+                let why = format!("{why}; {} rules were taken over from {}", taken.rules, owner.name());
+                self.tell(table, &taken.lines, &why, Ok(()));
+                Ok(true)
+            }
+            Err(Obstacle::Stays(obstacle)) => {
+                let result = format!("{table} stays with {}: {obstacle}", owner.name());
+                self.tell(table, &[], why, Err(result));
+                Ok(false)
+            }
+            Err(Obstacle::Fails(error)) => {
+                self.tell(table, &[], why, Err(error.render(&self.dialect())));
+                Err(error)
+            }
+        }
     }
 
     fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> io::Result<T>) -> Result<T, Error> {

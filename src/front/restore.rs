@@ -55,14 +55,27 @@ struct Carried<'a> {
 }
 
 /// Of the candidates those that the file speaks of and that are ours.
-fn carried<'a>(context: &Context, candidates: &'a [Candidate], lines: &[&[u8]]) -> Vec<Carried<'a>> {
+fn carried<'a>(
+    context: &Context,
+    options: &Options,
+    candidates: &'a [Candidate],
+    lines: &[&[u8]],
+) -> Result<Vec<Carried<'a>>, Error> {
     let named = |table: &str| lines.iter().filter_map(|line| table_of(line)).any(|name| name == table);
     let wanted = candidates.iter().filter(|candidate| named(&candidate.table));
     let course = |candidate: &'a Candidate| match context.course_of(&candidate.table, candidate.held) {
-        Course::Carry { why } => Some(Carried { table: &candidate.table, why }),
-        Course::TakeOver { .. } | Course::PassThrough => None,
+        Course::Carry { why } => {
+            let ours = options.test || context.finish_takeover(&candidate.table, &why, options.wait)?;
+            Ok(ours.then_some(Carried { table: &candidate.table, why }))
+        }
+        Course::TakeOver { .. } if options.test => Ok(None),
+        Course::TakeOver { why } => match context.take_over(&candidate.table, &why, options.wait)? {
+            true => Ok(Some(Carried { table: &candidate.table, why })),
+            false => Ok(None),
+        },
+        Course::PassThrough => Ok(None),
     };
-    wanted.filter_map(course).collect()
+    wanted.filter_map(|candidate| course(candidate).transpose()).collect()
 }
 
 /// The name behind `*`.
@@ -76,7 +89,10 @@ fn apply(context: &Context, options: &Options, candidates: &[Candidate], text: &
     if lines.last().is_some_and(|line| line.is_empty()) {
         lines.pop();
     }
-    let carried = carried(context, candidates, &lines);
+    let carried = match carried(context, options, candidates, &lines) {
+        Ok(carried) => carried,
+        Err(error) => return context.fail(&error),
+    };
     match carried.is_empty() && context.has_backend() {
         true => context.pass_through_fed(&options.passed, text),
         false => restore(context, options, &carried, &lines, text),

@@ -217,6 +217,23 @@ impl Connection {
         self.dump(msg::GETCHAIN, family, |_| {}, |message| read_chain(family, table, message))
     }
 
+    /// One chain, or `None` where there is no such, or no such table.
+    ///
+    /// # Errors
+    /// As [`Connection::table`].
+    pub fn chain(&mut self, family: Family, table: &str, name: &str) -> io::Result<Option<ChainInfo>> {
+        let fill = |out: &mut Writer| {
+            out.put_str(chain::TABLE, table);
+            out.put_str(chain::NAME, name);
+        };
+        let read = |message: Message<'_>| read_chain(family, table, message);
+        match self.request(msg::GETCHAIN, family.nfproto(), nl::F_REQUEST, fill, read) {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A table's rules, or one chain's, in order; empty where there is no such table or chain.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod exec;
+pub mod lock;
 pub mod mark;
 pub mod netlink;
 pub mod netns;

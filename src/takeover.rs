@@ -1,0 +1,295 @@
+//! Taking a table over from the real iptables, and giving it back: who is asked and in which order, so that a process
+//! that is killed at any point leaves the old rules in force, or the new, or both.
+
+#![forbid(unsafe_code)]
+
+use crate::carrier::Carrier;
+use crate::carrier::nft::NftCarrier;
+use crate::carrier::takeover::{Saved, Taken};
+use crate::error::{Error, reason};
+use crate::family::Family;
+use crate::iptables::dialect::{Dialect, Variant};
+use crate::probe::{self, Backend, Tool, backend_name};
+use crate::sys::exec;
+use crate::sys::lock::XtablesLock;
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::ffi::OsString;
+use std::os::fd::AsRawFd;
+use std::process::Output;
+use std::time::Duration;
+
+/// How long the lock is waited for where the caller did not say.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Before that version iptables-legacy has its lock where it has it, and cannot be started by one who holds it.
+const LOCKFILE_SINCE: (u16, u16, u16) = (1, 8, 6);
+
+/// How often a ruleset that changes meanwhile is read again.
+const ATTEMPTS: usize = 20;
+
+/// Why nothing was taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The table stays with the backend, as it was: one clause.
+    Stays(String),
+    /// The command fails so.
+    Fails(Error),
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        Obstacle::Fails(error)
+    }
+}
+
+/// A table, and the backend that holds it or is to hold it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// Of the table.
+    pub family: Family,
+    /// `filter`, …
+    pub table: &'a str,
+    /// The backend.
+    pub backend: &'a Backend,
+}
+
+impl Owner<'_> {
+    /// `iptables-legacy`, …
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.family.program(), backend_name(self.backend.variant))
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect { family: self.family, variant: self.backend.variant, version: self.backend.version }
+    }
+
+    fn carrier(&self) -> Result<NftCarrier, Error> {
+        NftCarrier::open(self.family, self.table, self.dialect())
+    }
+
+    /// Whether it holds rules, chains of somebody's or a policy in that table.
+    fn holds(&self) -> bool {
+        probe::holds(self.backend.variant, self.family, self.table, true)
+    }
+
+    /// What stands against taking the table over; nothing is changed.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn survey(&self) -> Result<(), Obstacle> {
+        let saved = self.saved()?;
+        self.carrier()?.could_take(&saved).map_err(stays)
+    }
+
+    /// Makes ours what the backend holds of the table, and empties it there.
+    ///
+    /// `wait` is the caller's `-w`.
+    ///
+    /// # Errors
+    /// Nothing has changed then; with [`Obstacle::Fails`] it may also be that ours and the backend's hold the rules, and
+    /// the next call finishes it.
+    pub fn take_over(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
+        match self.backend.variant {
+            Variant::Nft => self.take_from_nft(),
+            Variant::Legacy => self.take_from_legacy(wait),
+        }
+    }
+
+    fn take_from_nft(&self) -> Result<Taken, Obstacle> {
+        let mut carrier = self.carrier()?;
+        for _ in 0..ATTEMPTS {
+            let generation = carrier.generation()?;
+            let saved = self.saved()?;
+            if carrier.generation()? != generation {
+                continue;
+            }
+            if let Some(taken) = carrier.take_from_nft(&saved, generation).map_err(stays)? {
+                return Ok(taken);
+            }
+        }
+        Err(Obstacle::Fails(Error::Resource("the ruleset changes faster than it can be taken over".to_owned())))
+    }
+
+    fn take_from_legacy(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
+        if self.backend.version < LOCKFILE_SINCE {
+            return Err(Obstacle::Stays("an iptables before 1.8.6 does not let another hold its lock".to_owned()));
+        }
+        let _lock = lock(wait)?;
+        let mut carrier = self.carrier()?;
+        if carrier.exists()? && !carrier.is_unfinished()? {
+            // Somebody else was faster; what the backend holds now is no business of ours.
+            return Ok(Taken::default());
+        }
+        let mut taken = Taken::default();
+        if self.holds() {
+            let saved = self.saved()?;
+            taken = carrier.take_beside(&saved).map_err(stays)?;
+            self.restore(&[], &saved.emptied(self.table))?;
+            if self.holds() {
+                let text = format!("{} says that it has emptied {}, and has not", self.name(), self.table);
+                return Err(Obstacle::Fails(Error::Resource(text)));
+            }
+            taken.lines.push(format!("# {}-restore has emptied {}", self.family.program(), self.table));
+        }
+        if carrier.is_unfinished()? {
+            taken.lines.extend(carrier.finish()?);
+        }
+        Ok(taken)
+    }
+
+    /// Finishes what an earlier process was stopped in. Until then ours is not changed, so the backend's rules are the
+    /// table's: where they have become such that cannot be carried, ours goes.
+    ///
+    /// # Errors
+    /// As [`Owner::take_over`].
+    pub fn finish(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
+        if self.backend.variant == Variant::Legacy {
+            return match self.take_from_legacy(wait) {
+                Err(Obstacle::Stays(why)) => {
+                    if probe::holds(Variant::Legacy, self.family, self.table, false) {
+                        self.carrier()?.remove(None)?;
+                    }
+                    Err(Obstacle::Stays(why))
+                }
+                other => other,
+            };
+        }
+        if probe::holds(Variant::Legacy, self.family, self.table, true) {
+            let text =
+                format!("{} was being taken over from iptables-legacy, which holds rules there still", self.table);
+            return Err(Obstacle::Fails(Error::Resource(text)));
+        }
+        Ok(Taken { lines: self.carrier()?.finish()?, rules: 0 })
+    }
+
+    /// Gives the table to the backend, and takes ours away when it is there. Gives the number of rules.
+    ///
+    /// # Errors
+    /// What stands against it. Ours is in force then.
+    pub fn hand_back(&self, wait: Option<Option<u32>>) -> Result<usize, Obstacle> {
+        let mut carrier = self.carrier()?;
+        let mut text = String::new();
+        if !carrier.save(true, &mut text)? {
+            return Ok(0);
+        }
+        let ours = Saved::find(&text, self.table).ok_or_else(|| unreadable(self.table))?;
+        let _lock = match self.backend.variant {
+            Variant::Legacy if self.backend.version >= LOCKFILE_SINCE => Some(lock(wait)?),
+            _ => None,
+        };
+        let theirs = if self.holds() { Some(self.saved()?) } else { None };
+        let there = match theirs {
+            Some(theirs) => theirs,
+            None => {
+                self.restore(&["--counters"], &text)?;
+                self.saved()?
+            }
+        };
+        for _ in 0..ATTEMPTS {
+            let generation = carrier.generation()?;
+            if !carrier.equals(&there)? {
+                let text = format!("{} holds other rules in {} than those that are carried", self.name(), self.table);
+                return Err(Obstacle::Stays(text));
+            }
+            if carrier.remove(Some(generation))?.is_some() {
+                return Ok(ours.rules());
+            }
+        }
+        Err(Obstacle::Fails(Error::Resource("the ruleset changes faster than it can be given back".to_owned())))
+    }
+
+    /// What the backend holds of the table, with counters.
+    fn saved(&self) -> Result<Saved, Obstacle> {
+        let output = self.run(Tool::Save, &["-c", "-t", self.table], "")?;
+        let text = String::from_utf8(output.stdout).map_err(|_| unreadable(self.table))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Of an extension that the kernel lacks it says in a warning that what it prints may not be what is there.
+        if !output.status.success() || said.contains("not supported") {
+            return Err(Obstacle::Stays(format!("{}-save says: {}", self.family.program(), said.trim_end())));
+        }
+        let strange = || format!("{} cannot read it itself", self.name());
+        Saved::find(&text, self.table).ok_or_else(|| Obstacle::Stays(strange()))
+    }
+
+    fn restore(&self, options: &[&str], file: &str) -> Result<(), Obstacle> {
+        let output = self.run(Tool::Restore, options, file)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let text = format!("{}-restore says: {}", self.family.program(), said.trim_end());
+        Err(Obstacle::Fails(Error::Resource(text)))
+    }
+
+    /// Runs one of the backend's programs. We may hold its lock, so it is given another.
+    fn run(&self, tool: Tool, args: &[&str], input: &str) -> Result<Output, Obstacle> {
+        let name = format!("{}{}", self.family.program(), tool.suffix());
+        let failed = |error: std::io::Error| Obstacle::Stays(format!("{name}: {}", reason(&error)));
+        let program = self.backend.program(self.family, tool);
+        let program = program.ok_or_else(|| Obstacle::Stays(format!("there is no {name}")))?;
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        let lock = memfd_create("xtables.lock", MFdFlags::MFD_CLOEXEC).map_err(|error| failed(error.into()))?;
+        let mut command = exec::command(program, &name, &args);
+        command.env("XTABLES_LOCKFILE", format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
+        exec::capture(command, input.as_bytes()).map_err(failed)
+    }
+}
+
+/// A refusal leaves the table where it is; anything else is an error.
+fn stays(error: Error) -> Obstacle {
+    match error {
+        Error::Refused(refusal) => Obstacle::Stays(refusal.to_string()),
+        other => Obstacle::Fails(other),
+    }
+}
+
+fn unreadable(table: &str) -> Obstacle {
+    Obstacle::Stays(format!("what is printed of {table} cannot be read"))
+}
+
+fn lock(wait: Option<Option<u32>>) -> Result<XtablesLock, Obstacle> {
+    let patience = match wait {
+        None => Some(PATIENCE),
+        Some(seconds) => seconds.map(|seconds| Duration::from_secs(seconds.into())),
+    };
+    XtablesLock::take(patience).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EAGAIN) => {
+            let text = "Another app is currently holding the xtables lock. Perhaps you want to use the -w option?\n";
+            Obstacle::Fails(Error::Verbatim { stderr: text.to_owned(), code: 4 })
+        }
+        _ => Obstacle::Stays(format!("the lock of iptables: {}", reason(&error))),
+    })
+}
+
+/// Rules of one table in two places at once: where both are called, each packet meets both.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Doubled {
+    /// `ip` or `ip6`
+    pub family: &'static str,
+    /// `filter`, …
+    pub table: String,
+    /// `legacy` or `nft`: whose rules are there beside ours.
+    pub beside: &'static str,
+}
+
+/// Tables of the calling thread's network namespace that both we and an iptables hold rules in, be its programs there or
+/// not.
+pub fn doubled() -> Vec<Doubled> {
+    let tables = crate::rules::tables().iter().map(|table| table.name.as_str());
+    let all = Family::ALL.into_iter().flat_map(|family| tables.clone().map(move |table| (family, table)));
+    all.filter(|(family, table)| is_carried(*family, table)).flat_map(|(family, table)| beside(family, table)).collect()
+}
+
+/// The same of one table that is carried.
+pub fn beside(family: Family, table: &str) -> impl Iterator<Item = Doubled> {
+    let holding =
+        [Variant::Legacy, Variant::Nft].into_iter().filter(move |variant| probe::holds(*variant, family, table, false));
+    holding.map(move |variant| Doubled { family: family.nft(), table: table.to_owned(), beside: backend_name(variant) })
+}
+
+fn is_carried(family: Family, table: &str) -> bool {
+    let name = crate::carrier::nft::table_name(table);
+    let found = crate::nft::Connection::open().and_then(|mut connection| connection.table(family, &name));
+    found.is_ok_and(|table| table.is_some())
+}

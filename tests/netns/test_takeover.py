@@ -1,0 +1,288 @@
+"""A table that the backend holds becomes ours at the first change: no moment without its rules, whatever happens."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import conftest
+import harness
+import packets
+
+CONFIG = """backend = "{variant}"
+[carriers]
+{carriers}
+[journal]
+file = "{journal}"
+system = false
+"""
+DROP = ("-A", "INPUT", "-p", "udp", "--dport", "4000", "-j", "DROP")
+OTHER = ("-A", "OUTPUT", "-o", "nowhere", "-j", "ACCEPT")
+RULES = b"""*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [5:6]
+:OUTPUT ACCEPT [0:0]
+:empty - [0:0]
+:web - [0:0]
+[1:2] -A INPUT -p udp -m udp --dport 4000 -j DROP
+[3:4] -A INPUT -p tcp -m tcp --dport 80 -m comment --comment "a \\"b\\"" -j web
+[0:0] -A INPUT -i eth0 -g web
+[7:8] -A web -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
+[9:10] -A web -j DROP
+COMMIT
+"""
+
+
+class Machine:
+    """A namespace, the original that it used to be called with, and ours over it, which is to carry its tables."""
+
+    def __init__(self, variant, original, program, directory, tables=("filter", "nat", "mangle", "raw")):
+        self.variant, self.original, self.program, self.directory = variant, original(variant), program, directory
+        self.journal = directory / "journal.jsonl"
+        self.place = harness.Netns()
+        self.env = {"XTABLES_LOCKFILE": str(directory / "lock"), "XTSHIM_CONFIG": str(directory / "xtshim.toml")}
+        self.configure(tables)
+
+    def configure(self, tables):
+        (self.directory / "xtshim.toml").write_text(CONFIG.format(variant=self.variant, journal=self.journal, carriers="".join(f'{table} = "nft"\n' for table in tables)))
+
+    def theirs(self, *argv, stdin=None):
+        """The original, behind our back."""
+        with self.place.entered():
+            answer = harness.execute([self.original.path(argv[0]), *argv[1:]], stdin, self.env)
+        assert answer.rc == 0, answer.text()
+        return answer.out
+
+    def ours(self, *argv, stdin=None, via=(), rc=0):
+        with self.place.entered():
+            answer = harness.execute([*via, str(self.program), *argv], stdin, self.env)
+        if rc is not None:
+            assert answer.rc == rc, answer.text()
+        return answer
+
+    def nft(self, *argv):
+        with self.place.entered():
+            answer = harness.execute(["nft", *argv])
+        assert answer.rc == 0, answer.text()
+        return answer.out.decode()
+
+    def carried(self, table="filter", family="ip"):
+        return f"table {family} xtshim-{table}\n" in self.nft("list", "tables")
+
+    def told(self):
+        return [json.loads(line) for line in self.journal.read_text().splitlines()] if self.journal.exists() else []
+
+    def dropped(self, family=4, port=4000):
+        with self.place.entered():
+            return not packets.udp_arrives_over_lo(family, port)
+
+    def rules(self, front="iptables", table="filter"):
+        return [line for line in self.ours(front, "-t", table, "-S").out.decode().splitlines() if not line.startswith("-P")]
+
+    def emptied(self, front="iptables", table="filter"):
+        saved = self.theirs(f"{front}-save", "-t", table).decode()
+        return "-A " not in saved and " - [" not in saved and " DROP [" not in saved
+
+
+@pytest.fixture
+def machine(variant, original, tmp_path):
+    program = conftest.binary()
+    if program is None:
+        pytest.skip("xtshim is not built")
+    made = Machine(variant, original, program, tmp_path)
+    yield made
+    made.place.close()
+
+
+def test_first_change(machine):
+    """Rules, chains, policies and counters are ours then, the backend's table is empty, and it was told of once."""
+    machine.theirs("iptables-restore", "-c", stdin=RULES)
+    before = machine.theirs("iptables-save", "-c", "-t", "filter")
+    assert machine.ours("iptables", *OTHER) == harness.Result(0, b"", b"")
+    assert machine.carried() and machine.emptied()
+    after = machine.ours("iptables-save", "-c", "-t", "filter").out
+    lines = lambda saved: [line for line in saved.decode().splitlines() if not line.startswith("#")]
+    added = "[0:0] -A OUTPUT -o nowhere -j ACCEPT"
+    policies = lambda saved: [re.sub(r"^(:\S+ \S+) \[.*", r"\1", line) for line in saved] if machine.variant == "nft" else saved
+    assert added in lines(after)
+    assert policies([line for line in lines(after) if line != added]) == policies(lines(before))
+    assert machine.dropped()
+    first, second = machine.told()
+    assert first["result"] == second["result"] == "ok" and f"5 rules were taken over from iptables-{machine.variant}" in first["why"], first
+    assert any("add rule ip xtshim-filter" in line for line in first["applied"]), first
+
+
+def test_listings_leave_it(machine):
+    machine.theirs("iptables-restore", stdin=RULES)
+    before = machine.theirs("iptables-save", "-t", "filter")
+    for line in ("-S", "-nvL", "-C INPUT -i eth0 -g web", "-L web", "-V", "-h", "-A INPUT --nonsense"):
+        machine.ours("iptables", *line.split(), rc=None)
+    assert harness.without_dates(machine.ours("iptables-save", "-t", "filter").out) == harness.without_dates(before)
+    machine.ours("iptables-restore", "--test", stdin=b"*filter\n-A INPUT -j DROP\nCOMMIT\n")
+    assert not machine.carried() and machine.told() == []
+    assert harness.without_dates(machine.theirs("iptables-save", "-t", "filter")) == harness.without_dates(before)
+
+
+@pytest.mark.parametrize("change", ("-F", "-D INPUT 1", "-I INPUT 2 -j ACCEPT", "-N new", "-X empty", "-P OUTPUT DROP", "-Z", "-E web other", "-R INPUT 1 -j ACCEPT", "-L -Z"))
+def test_any_change(machine, change, original, tmp_path):
+    """The same as on the original alone."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", *change.split())
+    assert machine.carried() and machine.emptied()
+    alone = harness.Netns()
+    with alone.entered():
+        for argv, stdin in ((["iptables-restore"], RULES), (["iptables", *change.split()], None)):
+            assert harness.execute([machine.original.path(argv[0]), *argv[1:]], stdin, machine.env).rc == 0
+        wanted = harness.execute([machine.original.path("iptables"), "-S"], env=machine.env).out
+    alone.close()
+    assert machine.ours("iptables", "-S").out == wanted
+
+
+def test_what_cannot_be_carried_stays(machine):
+    """One rule without a native form: the whole table stays, the change is the backend's, and the journal says why."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.theirs("iptables", "-A", "web", "-m", "string", "--string", "x", "--algo", "bm", "-j", "DROP")
+    before = machine.theirs("iptables", "-S").decode()
+    machine.ours("iptables", *OTHER)
+    assert not machine.carried()
+    after = machine.theirs("iptables", "-S").decode().splitlines()
+    assert [line for line in after if line != " ".join(OTHER)] == before.splitlines() and " ".join(OTHER) in after
+    (record,) = machine.told()
+    assert "stays with iptables-" in record["result"] and "-m string" in record["result"] and record["applied"] == [], record
+    # Without the rule it is taken.
+    machine.theirs("iptables", "-D", "web", "3")
+    machine.ours("iptables", "-F", "empty")
+    assert machine.carried() and machine.emptied()
+
+
+def test_a_new_rule_that_cannot_be_carried(machine):
+    """The table is not taken over for a rule that would be refused then."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", "-A", "INPUT", "-m", "string", "--string", "x", "--algo", "bm", "-j", "DROP")
+    assert not machine.carried() and b"--string" in machine.theirs("iptables", "-S")
+
+
+@pytest.mark.parametrize("options", ("", "-n", "-c"))
+def test_a_file(machine, options):
+    """A restore takes over what it is to change, and no more."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.theirs("iptables", "-t", "mangle", "-A", "OUTPUT", "-j", "ACCEPT")
+    machine.ours("iptables-restore", *options.split(), stdin=b"*filter\n:mine - [0:0]\n-A mine -p udp --dport 4001 -j DROP\n-A INPUT -j mine\nCOMMIT\n")
+    assert machine.carried() and machine.emptied() and not machine.carried("mangle")
+    assert machine.dropped(port=4001) and machine.dropped() == (options == "-n")
+    assert ("-N web" in machine.rules()) == (options == "-n")
+
+
+def test_families_and_tables(machine):
+    for front, family in (("iptables", "ip"), ("ip6tables", "ip6")):
+        for table, rule in (("mangle", "-A PREROUTING -p udp -m udp --dport 4000 -j DROP"), ("raw", "-A OUTPUT -p udp -m udp --dport 4002 -j DROP"), ("nat", "-A POSTROUTING -o eth0 -j MASQUERADE")):
+            machine.theirs(front, "-t", table, *rule.split())
+            machine.ours(front, "-t", table, "-N", "new")
+            assert machine.carried(table, family) and machine.emptied(front, table)
+            assert machine.rules(front, table) == ["-N new", rule]
+    for family in (4, 6):
+        assert machine.dropped(family) and machine.dropped(family, 4002) and not machine.dropped(family, 4001)
+
+
+def test_at_once(machine):
+    """Eight first changes at the same moment: one takes over, none is lost."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    with machine.place.entered():
+        running = [
+            subprocess.Popen([str(machine.program), "iptables", "-w", "-A", "OUTPUT", "-d", f"10.0.0.{number}", "-j", "ACCEPT"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**harness.BASE_ENVIRONMENT, **machine.env})
+            for number in range(8)
+        ]
+    outcomes = [(process.communicate(timeout=60)[0], process.returncode) for process in running]
+    assert outcomes == [(b"", 0)] * 8
+    assert sum(line.startswith("-A OUTPUT") for line in machine.rules()) == 8 and sum(line.startswith("-A INPUT") for line in machine.rules()) == 3
+    assert machine.emptied() and "xtshim-takeover" not in machine.nft("list", "ruleset")
+    assert sum("taken over" in record["why"] and record["applied"] != [] for record in machine.told()) == 1
+
+
+def test_the_lock_is_heeded(machine):
+    """While another holds iptables' lock, nothing is taken over from iptables-legacy."""
+    import fcntl
+
+    if machine.variant == "nft":
+        pytest.skip("iptables-nft has no lock")
+    machine.theirs("iptables-restore", stdin=RULES)
+    with open(machine.env["XTABLES_LOCKFILE"], "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = machine.ours("iptables", "-w", "1", *OTHER, rc=4)
+        assert b"holding the xtables lock" in answer.err, answer.text()
+    assert not machine.carried() and machine.dropped()
+    machine.ours("iptables", "-w", "1", *OTHER)
+    assert machine.carried()
+
+
+# Each is made by the process itself, not by what it starts; a kill comes before the call that it is counted at.
+STEPS = ("openat", "flock", "sendto", "recvfrom", "memfd_create", "clone,clone3,vfork", "wait4,waitid", "getsockopt", "close")
+
+
+def state(machine):
+    """Which of the two hold the rule, each proven alone: by listing, and together by a packet."""
+    theirs = b"--dport 4000 -j DROP" in machine.theirs("iptables-save", "-t", "filter")
+    ours = machine.carried() and "udp dport 4000" in machine.nft("list", "table", "ip", "xtshim-filter")
+    return theirs, ours
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("step", STEPS)
+def test_killed(machine, step):
+    """Killed before each system call of a kind in turn: the rules are in force throughout, and the next change finishes."""
+    machine.ours("iptables", "-V")
+    killed, number, seen = 0, 0, set()
+    while number < 60:
+        number += 1
+        machine.theirs("iptables-restore", stdin=RULES)
+        with machine.place.entered():
+            answer = harness.execute(["strace", "-o", "/dev/null", "-e", f"inject={step}:signal=KILL:when={number}", str(machine.program), "iptables", *OTHER], env=machine.env)
+        done = answer.rc == 0
+        theirs, ours = state(machine)
+        assert theirs or ours, f"neither, killed at {step} {number}"
+        assert machine.dropped(), f"the packet passes, killed at {step} {number}: {theirs} {ours}"
+        assert "--dport 4000" in machine.ours("iptables", "-S").out.decode()
+        killed += not done
+        seen.add((theirs, ours))
+        machine.ours("iptables", "-A", "OUTPUT", "-o", "elsewhere", "-j", "ACCEPT")
+        assert state(machine) == (False, True), f"not finished, killed at {step} {number}: {machine.told()[-1]}"
+        assert machine.dropped() and machine.emptied()
+        ruleset = machine.nft("list", "ruleset")
+        assert "xtshim-takeover" not in ruleset and ruleset.count("udp dport 4000") == 1
+        machine.nft("delete", "table", "ip", "xtshim-filter")
+        if done:
+            break
+    assert done, f"{step} is still being called"
+    assert killed or step in ("flock", "getsockopt")
+    if step.startswith("clone"):
+        assert (True, False) in seen and ((True, True) in seen) == (machine.variant == "legacy"), seen
+
+
+def test_finishing_what_was_changed_meanwhile(machine):
+    """Stopped between the two, and then somebody speaks to iptables-legacy itself: nothing of that is lost."""
+    if machine.variant == "nft":
+        pytest.skip("one transaction has no between")
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", *OTHER)
+    # As it is when ours has been made and theirs not yet been emptied.
+    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover")
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+    assert machine.dropped() and machine.dropped(port=4001)
+    machine.ours("iptables", "-N", "new")
+    assert machine.emptied() and "xtshim-takeover" not in machine.nft("list", "ruleset")
+    assert machine.dropped() and machine.dropped(port=4001) and "-N new" in machine.rules()
+    # What has come and cannot be carried gives the table back, whole.
+    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover")
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.theirs("iptables", "-A", "INPUT", "-m", "string", "--string", "x", "--algo", "bm", "-j", "DROP")
+    machine.ours("iptables", "-N", "newer")
+    assert not machine.carried() and machine.dropped()
+    listed = machine.theirs("iptables", "-S").decode()
+    assert "-N newer" in listed and "--string" in listed
+    assert "stays with iptables-legacy" in machine.told()[-1]["result"]
