@@ -17,6 +17,7 @@ pub mod ip {
     pub const ESP: u8 = 50;
     pub const AH: u8 = 51;
     pub const ICMPV6: u8 = 58;
+    pub const COMP: u8 = 108;
     pub const SCTP: u8 = 132;
     pub const MH: u8 = 135;
     pub const UDPLITE: u8 = 136;

@@ -5,6 +5,8 @@
 
 pub use super::assign::{Assign, Mark, SetField, Shift};
 use super::circumstance::Circumstance;
+
+use super::exthdr::ExtHdr;
 use super::key;
 pub use super::nat::{Manip, Nat};
 pub use super::reject::Reject;
@@ -175,6 +177,8 @@ pub enum Key {
     TcpOption(u8),
     /// Of the packet's route, its socket, what IPsec has done with it, …
     Circumstance(Circumstance),
+    /// A field of an IPv6 extension header.
+    ExtHdr(ExtHdr),
 }
 
 /// `enum nft_meta_keys`.
@@ -273,6 +277,15 @@ pub enum Field {
     Icmp6Type,
     Icmp6Code,
     EtherSaddr,
+    EspSpi,
+    AhHdrlength,
+    AhReserved,
+    AhSpi,
+    CompCpi,
+    SctpSport,
+    SctpDport,
+    DccpSport,
+    DccpDport,
     /// `@base,offset,length`, in bits.
     Raw {
         base: Base,

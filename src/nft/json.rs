@@ -45,8 +45,10 @@ fn repair(value: &mut Value) {
                     }
                 }
             }
-            if let Some(Value::Object(option)) = members.get_mut("tcp option") {
-                option.retain(|_, value| !value.is_null());
+            for name in ["tcp option", "exthdr"] {
+                if let Some(Value::Object(option)) = members.get_mut(name) {
+                    option.retain(|_, value| !value.is_null());
+                }
             }
             if let Some(Value::Array(flags)) = members.get_mut("flags") {
                 flags.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
@@ -264,6 +266,10 @@ fn left(left: Left) -> Result<Expression<'static>, Unprintable> {
             NamedExpression::Fib(j::Fib { result: j::FibResult::Type, flags })
         }
         Left::Circumstance(which) => which.json()?,
+        Left::ExtHdr(header, field) => {
+            let field = field.map(Into::into);
+            NamedExpression::Exthdr(j::Exthdr { name: header.into(), field, offset: None })
+        }
         Left::TcpOption(kind) => {
             NamedExpression::TcpOption(j::TcpOption { name: tcp_option(kind)?.into(), field: None })
         }

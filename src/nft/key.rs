@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::expr::{Base, Ct, Field, Key, Meta};
+use super::exthdr;
 use super::uapi::{ct, meta, payload};
 
 /// How the values of a key are written.
@@ -155,6 +156,7 @@ pub fn of(key: Key) -> Facts {
         Key::FibType { .. } => facts(4, Host, Kind::AddressType),
         Key::TcpOption(_) => facts(1, Host, Kind::Presence),
         Key::Circumstance(which) => which.facts(),
+        Key::ExtHdr(field) => exthdr::facts(field),
     }
 }
 
@@ -198,6 +200,15 @@ pub fn place(field: Field) -> Place {
         Field::IcmpCode => named(TRANSPORT_HEADER, 1, 1, Kind::IcmpCode, "icmp", "code"),
         Field::Icmp6Type => named(TRANSPORT_HEADER, 0, 1, Kind::Icmp6Type, "icmpv6", "type"),
         Field::Icmp6Code => named(TRANSPORT_HEADER, 1, 1, Kind::Icmp6Code, "icmpv6", "code"),
+        Field::EspSpi => named(TRANSPORT_HEADER, 0, 4, Kind::Number, "esp", "spi"),
+        Field::AhHdrlength => named(TRANSPORT_HEADER, 1, 1, Kind::Number, "ah", "hdrlength"),
+        Field::AhReserved => named(TRANSPORT_HEADER, 2, 2, Kind::Number, "ah", "reserved"),
+        Field::AhSpi => named(TRANSPORT_HEADER, 4, 4, Kind::Number, "ah", "spi"),
+        Field::CompCpi => named(TRANSPORT_HEADER, 2, 2, Kind::Number, "comp", "cpi"),
+        Field::SctpSport => named(TRANSPORT_HEADER, 0, 2, Kind::Port, "sctp", "sport"),
+        Field::SctpDport => named(TRANSPORT_HEADER, 2, 2, Kind::Port, "sctp", "dport"),
+        Field::DccpSport => named(TRANSPORT_HEADER, 0, 2, Kind::Port, "dccp", "sport"),
+        Field::DccpDport => named(TRANSPORT_HEADER, 2, 2, Kind::Port, "dccp", "dport"),
         Field::EtherSaddr => named(LL_HEADER, 6, 6, Kind::Ether, "ether", "saddr"),
         Field::Raw { base, offset, len } => Place {
             base: match base {

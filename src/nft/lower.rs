@@ -5,6 +5,7 @@
 
 use super::canonical::canonical;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
+use super::exthdr::{self as extension, ExtHdr};
 use super::key::{self, Facts, Kind, Order};
 use super::nat;
 use super::reject;
@@ -102,6 +103,11 @@ impl Lowering<'_> {
         let found = &canonical(found);
         let facts = key::of(found.key);
         check_lengths(found, facts)?;
+        if let Key::ExtHdr(field) = found.key
+            && extension::is_part_of_byte(field)
+        {
+            return self.compare_part(field, found);
+        }
         match (&found.value, &found.mask) {
             (Value::Bytes(value), mask) => self.compare(found.key, facts, mask.as_deref(), found.op, value),
             (Value::Range(from, to), mask) => {
@@ -143,6 +149,16 @@ impl Lowering<'_> {
                 self.cmp(op, value);
             }
         }
+        Ok(())
+    }
+
+    /// A field of a few bits.
+    fn compare_part(&mut self, field: ExtHdr, found: &Match) -> Result<()> {
+        let (Value::Bytes(value), None, Op::Eq | Op::Ne) = (&found.value, &found.mask, found.op) else {
+            return Err(Malformed("a field of a few bits is compared for equality only"));
+        };
+        self.load(found.key, value.len())?;
+        self.cmp(found.op, &extension::in_register(field, value));
         Ok(())
     }
 
@@ -201,6 +217,7 @@ impl Lowering<'_> {
                 });
             }
             Key::Circumstance(which) => self.emit(which.expression(), |out| which.put(out)),
+            Key::ExtHdr(field) => extension::load(field, |name, fill| self.emit(name, fill))?,
             Key::TcpOption(kind) => self.emit("exthdr", |out| {
                 out.put_u32(exthdr::DREG, reg::ONE);
                 out.put_u8(exthdr::TYPE, kind);

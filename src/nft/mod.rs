@@ -8,6 +8,7 @@ mod canonical;
 pub mod circumstance;
 mod connection;
 pub mod expr;
+pub mod exthdr;
 pub mod json;
 mod key;
 mod lower;

@@ -5,6 +5,7 @@
 use super::canonical::canonical;
 use super::circumstance::Circumstance;
 use super::expr::{Alternative, Base, Ct, Direction, Element, Expr, Field, Key, Match, Meta, Op, Value};
+use super::exthdr;
 use super::key::{self, Facts, Kind, Order};
 use super::names;
 use std::fmt;
@@ -30,12 +31,22 @@ pub(super) fn unprintable<T>(why: &str) -> Result<T, Unprintable> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Field(&'static str, &'static str),
-    Raw { base: Base, offset: u16, len: u16 },
+    Raw {
+        base: Base,
+        offset: u16,
+        len: u16,
+    },
     Meta(&'static str),
     Ct(&'static str, Option<Direction>),
-    Fib { saddr: bool, iif: bool, oif: bool },
+    Fib {
+        saddr: bool,
+        iif: bool,
+        oif: bool,
+    },
     TcpOption(u8),
     Circumstance(Circumstance),
+    /// Of IPv6; without a field: whether it is there.
+    ExtHdr(&'static str, Option<&'static str>),
 }
 
 /// A value.
@@ -80,7 +91,12 @@ mod protocol {
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const DCCP: u8 = 33;
+    pub const ESP: u8 = 50;
+    pub const AH: u8 = 51;
     pub const ICMPV6: u8 = 58;
+    pub const COMP: u8 = 108;
+    pub const SCTP: u8 = 132;
 }
 
 /// ARPHRD_ETHER (linux/if_arp.h)
@@ -248,6 +264,7 @@ fn left(key: Key, context: &Context) -> Result<Left, Unprintable> {
         Key::FibType { saddr, iif, oif } => Left::Fib { saddr, iif, oif },
         Key::TcpOption(kind) => Left::TcpOption(kind),
         Key::Circumstance(which) => Left::Circumstance(which),
+        Key::ExtHdr(field) => exthdr::left(field)?,
     })
 }
 
@@ -258,6 +275,11 @@ fn field_left(field: Field, context: &Context) -> Left {
         "udp" => context.protocol == Some(protocol::UDP),
         "icmp" => context.protocol == Some(protocol::ICMP),
         "icmpv6" => context.protocol == Some(protocol::ICMPV6),
+        "esp" => context.protocol == Some(protocol::ESP),
+        "ah" => context.protocol == Some(protocol::AH),
+        "comp" => context.protocol == Some(protocol::COMP),
+        "sctp" => context.protocol == Some(protocol::SCTP),
+        "dccp" => context.protocol == Some(protocol::DCCP),
         "ether" => context.ethernet,
         _ => true,
     });

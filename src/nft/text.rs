@@ -143,6 +143,8 @@ fn left(left: Left) -> String {
         }
         Left::TcpOption(kind) => format!("tcp option {kind}"),
         Left::Circumstance(which) => which.text(),
+        Left::ExtHdr(header, None) => format!("exthdr {header}"),
+        Left::ExtHdr(header, Some(field)) => format!("{header} {field}"),
     }
 }
 

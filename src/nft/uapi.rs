@@ -362,6 +362,8 @@ pub mod exthdr {
     pub const FLAGS: u16 = 5;
     /// NFTA_EXTHDR_OP
     pub const OP: u16 = 6;
+    /// NFT_EXTHDR_OP_IPV6
+    pub const OP_IPV6: u32 = 0;
     /// NFT_EXTHDR_OP_TCPOPT
     pub const OP_TCPOPT: u32 = 1;
     /// NFT_EXTHDR_F_PRESENT

@@ -4,9 +4,9 @@
 
 use super::connmark;
 use super::{
-    Extension, addrtype, comment, conntrack, cpu, ct, devgroup, icmp, iprange, length, limit, log, mac, mark,
-    masquerade, multiport, netmap, nflog, owner, pkttype, policy, quota, realm, redirect, reject, snat, socket,
-    statistic, tcp, trace, udp,
+    Extension, addrtype, ah, comment, conntrack, cpu, ct, dccp, devgroup, esp, icmp, ipcomp, iprange, length, limit,
+    log, mac, mark, masquerade, multiport, netmap, nflog, owner, pkttype, policy, quota, realm, redirect, reject, sctp,
+    snat, socket, statistic, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -70,21 +70,34 @@ const OWNERLESS: &str =
     "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
 const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
 const TRUNCATED: &str = "a truncated header does not match, where xt drops the packet";
+/// Seen with kernel 6.18: xt drops whatever is shorter than its struct of the header, iptables-nft's own `tcp` and `udp` do
+/// as we do.
+const TRUNCATED: &str = "a packet whose header is cut short is not dropped as xt does, but matched by what is there";
+
+const AH: &str = "refused beside a `-p` of another protocol: nf_tables does not look behind the header";
+const SCTP: &str = "`--chunk-types` is refused: nf_tables passes over chunks that are malformed; cut short as `tcp`";
+const DCCP: &str =
+    "`--dccp-option` is refused: nf_tables steps from option to option in another way; cut short as `tcp`";
 
 const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
 
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
     both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
+    only(Family::V4, "ah", ah::v4, "ah spi", &[]).but(TRUNCATED),
+    only(Family::V6, "ah", ah::v6, "ah spi, ah hdrlength, ah reserved", &[]).but(AH),
     both("comment", comment::new, "comment", &[]),
     both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
     both("cpu", cpu::new, "meta cpu", &[]),
     both("devgroup", devgroup::new, "iifgroup, oifgroup", &[]),
+    both("dccp", dccp::new, "dccp sport, dccp dport, dccp type", &["nft-set"]).but(DCCP),
+    both("esp", esp::new, "esp spi", &[]).but(TRUNCATED),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
     only(Family::V6, "icmpv6", icmp::v6, "=icmp6", &[]),
     only(Family::V6, "ipv6-icmp", icmp::v6, "=icmp6", &[]),
+    both("ipcomp", ipcomp::new, "comp cpi", &[]).but(TRUNCATED),
     both("iprange", iprange::new, "ip saddr, ip daddr", &[]),
     both("length", length::new, "ip length, ip6 length", &[]),
     both("limit", limit::new, "limit rate", &["nft-limit"]),
@@ -97,6 +110,7 @@ pub const MATCHES: &[Known] = &[
     both("quota", quota::new, "quota", &["nft-quota"]).but(BY_LAST_BYTE),
     only(Family::V4, "realm", realm::new, "rt classid", &["nft-realm"]),
     both("socket", socket::new, "socket transparent", &["nft-socket"]).but(WILDCARD),
+    both("sctp", sctp::new, "sctp sport, sctp dport", &[]).but(SCTP),
     both("state", conntrack::state, "=conntrack", &["nft-ct"]),
     both("statistic", statistic::new, "meta random, numgen inc", &["nft-numgen"]),
     both("tcp", tcp::new, "tcp sport, tcp dport, tcp flags", &[]).but(TRUNCATED),
@@ -125,7 +139,6 @@ pub const TARGETS: &[Known] = &[
 
 /// Matches of iptables 1.8.13 that are not carried.
 pub const OTHER_MATCHES: &[NotCarried] = &[
-    not("ah", "not yet carried"),
     not("bpf", "not yet carried"),
     not("cgroup", "not yet carried"),
     not("cluster", "the kernel's own hash of the source address has no native form that nft can list again"),
@@ -133,20 +146,19 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("connlabel", "not yet carried"),
     not("connlimit", "not yet carried"),
     not("dccp", "not yet carried"),
+    not("cpu", "not yet carried"),
+    not("devgroup", "not yet carried"),
     not("dscp", "not yet carried"),
     not("dst", "not yet carried"),
     not("ecn", "not yet carried"),
-    not("esp", "not yet carried"),
     not("eui64", "not yet carried"),
     not("frag", "not yet carried"),
     not("hashlimit", "not yet carried"),
     not("hbh", "not yet carried"),
     not("helper", "not yet carried"),
     not("hl", "not yet carried"),
-    not("ipcomp", "not yet carried"),
     not("ipv6header", "not yet carried"),
     not("ipvs", "nf_tables cannot see a packet's IPVS connection"),
-    not("ipv6-mh", "not yet carried"),
     not("mh", "not yet carried"),
     not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),
     not("osf", "its fingerprints are loaded for xt_osf alone"),
@@ -155,7 +167,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
     not("rpfilter", "not yet carried"),
     not("rt", "not yet carried"),
-    not("sctp", "not yet carried"),
     not("set", "a copy of an ipset would miss its next change"),
     not("srh", "not yet carried"),
     not("standard", "not a match that can be asked for by name"),
@@ -166,7 +177,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("ttl", "not yet carried"),
     not("u32", "not yet carried"),
     not("unclean", "gone from the kernel since 2.6"),
-    not("udplite", "not yet carried"),
 ];
 
 /// Targets of iptables 1.8.13 that are not carried.

@@ -246,6 +246,10 @@ impl Extension for Icmp {
         })
     }
 
+    fn sees_no_later_fragment(&self) -> bool {
+        true
+    }
+
     fn boxed(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }

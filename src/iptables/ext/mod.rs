@@ -4,15 +4,19 @@
 #![forbid(unsafe_code)]
 
 mod addrtype;
+mod ah;
 pub mod catalogue;
 mod comment;
 mod connmark;
 mod conntrack;
 mod cpu;
 mod ct;
+mod dccp;
 mod devgroup;
+mod esp;
 mod group;
 mod icmp;
+mod ipcomp;
 mod iprange;
 mod length;
 mod limit;
@@ -32,11 +36,13 @@ mod quota;
 mod realm;
 mod redirect;
 mod reject;
+mod sctp;
 mod snat;
 mod socket;
 mod statistic;
 mod tcp;
 mod trace;
+mod transport;
 mod udp;
 mod value;
 
@@ -279,6 +285,11 @@ pub trait Extension: Debug + Send + Sync {
 
     /// Whether the alternatives of a target are steps: each acts on the packet as the one before it has left it.
     fn acts_in_turn(&self) -> bool {
+        false
+    }
+
+    /// Whether no fragment but the first matches, whatever its options say.
+    fn sees_no_later_fragment(&self) -> bool {
         false
     }
 

@@ -144,6 +144,10 @@ impl Extension for Multiport {
         })
     }
 
+    fn sees_no_later_fragment(&self) -> bool {
+        true
+    }
+
     fn boxed(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }

@@ -174,11 +174,17 @@ impl PortMatch {
 
     /// ` ! --dport 1:2`
     pub fn save(self, out: &mut String, option: &str, form: &Form<'_>) {
-        let Self { ports, inverted } = self.shown(form.nft_since((1, 8, 8)));
+        let shown = self.shown(form.nft_since((1, 8, 8)));
         // "Not any port" matches nothing, but iptables does not show it.
-        if ports.is_all() && !(inverted && matches!(form, Form::Spec)) {
+        if shown.ports.is_all() && !(shown.inverted && matches!(form, Form::Spec)) {
             return;
         }
+        shown.save_as_given(out, option);
+    }
+
+    /// The same of a match that iptables-nft has no form of its own for: all ports are shown, too.
+    pub fn save_as_given(self, out: &mut String, option: &str) {
+        let Self { ports, inverted } = self;
         let _ = write!(out, "{} --{option} {}", if inverted { " !" } else { "" }, ports.first);
         if ports.first != ports.last {
             let _ = write!(out, ":{}", ports.last);
@@ -188,7 +194,12 @@ impl PortMatch {
     /// ` dpt:!80`, ` dpts:1:2`
     pub fn list(self, out: &mut String, name: &str, protocol: &str, style: &ListStyle<'_>) {
         let nft = style.dialect.variant == Variant::Nft && style.dialect.version >= (1, 8, 8);
-        let Self { ports, inverted } = self.shown(nft);
+        self.shown(nft).list_as_given(out, name, protocol, style);
+    }
+
+    /// The same of a match that iptables-nft has no form of its own for.
+    pub fn list_as_given(self, out: &mut String, name: &str, protocol: &str, style: &ListStyle<'_>) {
+        let Self { ports, inverted } = self;
         if ports.is_all() && !inverted {
             return;
         }

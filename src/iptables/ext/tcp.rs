@@ -202,6 +202,10 @@ impl Extension for Tcp {
         Ok(vec![exprs])
     }
 
+    fn sees_no_later_fragment(&self) -> bool {
+        true
+    }
+
     fn boxed(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }

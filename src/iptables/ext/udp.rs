@@ -80,6 +80,10 @@ impl Extension for Udp {
         Ok(vec![exprs])
     }
 
+    fn sees_no_later_fragment(&self) -> bool {
+        true
+    }
+
     fn boxed(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }
