@@ -99,7 +99,7 @@ impl Extension for Dccp {
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
         let inverted = input.inverted;
         let ports = |option| {
-            let ports = parse_loose_range("dccp", option, input.value, Some("dccp"))?;
+            let ports = parse_loose_range("dccp", option, input.value, None)?;
             Ok::<_, Error>(Some(PortMatch { ports, inverted }))
         };
         match input.id {
