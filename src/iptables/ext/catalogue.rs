@@ -4,9 +4,9 @@
 
 use super::connmark;
 use super::{
-    Extension, addrtype, ah, comment, conntrack, cpu, ct, dccp, devgroup, esp, icmp, ipcomp, iprange, length, limit,
-    log, mac, mark, masquerade, multiport, netmap, nflog, owner, pkttype, policy, quota, realm, redirect, reject, sctp,
-    snat, socket, statistic, tcp, trace, udp,
+    Extension, addrtype, ah, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
+    length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, owner, pkttype, policy, quota, realm,
+    redirect, reject, rt, sctp, snat, socket, statistic, tcp, trace, udp,
 };
 use crate::family::Family;
 
@@ -81,6 +81,11 @@ const DCCP: &str =
 
 const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
 
+const CUT: &str = "a header that is cut short does not match, where xt drops the packet";
+const EXTENSION_OPTIONS: &str = "options of the header; cut short as `frag`";
+const ROUTING: &str =
+    "more than two addresses, or `--rt-0-not-strict`; a header longer than the packet matches, where xt drops it";
+
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
     both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
@@ -92,7 +97,10 @@ pub const MATCHES: &[Known] = &[
     both("cpu", cpu::new, "meta cpu", &[]),
     both("devgroup", devgroup::new, "iifgroup, oifgroup", &[]),
     both("dccp", dccp::new, "dccp sport, dccp dport, dccp type", &["nft-set"]).but(DCCP),
+    only(Family::V6, "dst", hbh::dst, "exthdr dst, dst hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     both("esp", esp::new, "esp spi", &[]).but(TRUNCATED),
+    only(Family::V6, "frag", frag::new, "frag id, frag frag-off, frag more-fragments, …", &["nft-exthdr"]).but(CUT),
+    only(Family::V6, "hbh", hbh::new, "exthdr hbh, hbh hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
     only(Family::V6, "icmpv6", icmp::v6, "=icmp6", &[]),
@@ -103,6 +111,7 @@ pub const MATCHES: &[Known] = &[
     both("limit", limit::new, "limit rate", &["nft-limit"]),
     both("mac", mac::new, "ether saddr", &[]),
     both("mark", mark::new_match, "meta mark", &[]),
+    only(Family::V6, "mh", mh::new, "mh type", &["nft-exthdr"]).but(CUT),
     both("multiport", multiport::new, "th sport, th dport", &["nft-set"]).but(TRUNCATED),
     both("owner", owner::new, "meta skuid, meta skgid", &[]).but(OWNERLESS),
     both("pkttype", pkttype::new, "meta pkttype", &[]),
@@ -110,6 +119,7 @@ pub const MATCHES: &[Known] = &[
     both("quota", quota::new, "quota", &["nft-quota"]).but(BY_LAST_BYTE),
     only(Family::V4, "realm", realm::new, "rt classid", &["nft-realm"]),
     both("socket", socket::new, "socket transparent", &["nft-socket"]).but(WILDCARD),
+    only(Family::V6, "rt", rt::new, "rt type, rt seg-left, rt hdrlength, srh sid", &["nft-exthdr"]).but(ROUTING),
     both("sctp", sctp::new, "sctp sport, sctp dport", &[]).but(SCTP),
     both("state", conntrack::state, "=conntrack", &["nft-ct"]),
     both("statistic", statistic::new, "meta random, numgen inc", &["nft-numgen"]),
@@ -149,29 +159,26 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("cpu", "not yet carried"),
     not("devgroup", "not yet carried"),
     not("dscp", "not yet carried"),
-    not("dst", "not yet carried"),
     not("ecn", "not yet carried"),
-    not("eui64", "not yet carried"),
-    not("frag", "not yet carried"),
+    not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "not yet carried"),
-    not("hbh", "not yet carried"),
     not("helper", "not yet carried"),
     not("hl", "not yet carried"),
-    not("ipv6header", "not yet carried"),
+    not("ipv6header", "reads on behind the fragment header of later fragments, where nf_tables finds no header"),
     not("ipvs", "nf_tables cannot see a packet's IPVS connection"),
-    not("mh", "not yet carried"),
     not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),
     not("osf", "its fingerprints are loaded for xt_osf alone"),
     not("physdev", "not yet carried"),
     not("rateest", "the estimators belong to xt_RATEEST"),
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
     not("rpfilter", "not yet carried"),
-    not("rt", "not yet carried"),
     not("set", "a copy of an ipset would miss its next change"),
     not("srh", "not yet carried"),
+    not("socket", "not yet carried"),
+    not("srh", "compares one field of the header with another"),
     not("standard", "not a match that can be asked for by name"),
     not("string", "nf_tables does not search a packet's content"),
-    not("tcpmss", "not yet carried"),
+    not("tcpmss", "nf_tables stops at the first option of a kind, xt passes over malformed ones"),
     not("time", "not yet carried"),
     not("tos", "not yet carried"),
     not("ttl", "not yet carried"),
