@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
+#[path = "agreement/headers.rs"]
+mod headers;
+
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use xtshim::family::Family;
 use xtshim::nft::circumstance::{Circumstance, Transform};
 use xtshim::nft::expr::*;
-use xtshim::nft::exthdr::ExtHdr;
 use xtshim::nft::*;
 
 /// Puts this thread, and what it starts, into a new network namespace. False, loudly, where that cannot be done.
@@ -347,7 +349,7 @@ fn common() -> Vec<Alternative> {
         rules.push(vec![masked(raw(Base::Transport, 96, 8), [0xf0], op, [0x50])]);
         rules.push(vec![range(raw(Base::Transport, 32, 16), op, port(8), port(800))]);
         rules.push(vec![matching(raw(Base::Link, 0, 48), op, Value::Bytes(mac.into()))]);
-        rules.extend(transport_headers(op));
+        rules.extend(headers::transport(op));
     }
     rules.extend(circumstances());
     rules.extend(statements());
@@ -404,74 +406,6 @@ fn ipsec() -> Vec<Alternative> {
             rules.push(vec![matching(state(Transform::Reqid), op, Value::Bytes(host(16_384).into()))]);
             rules.push(vec![matching(state(Transform::Spi), op, Value::Bytes(vec![0xc0, 0, 1, 2]))]);
         }
-/// Headers beside TCP, UDP and ICMP.
-fn transport_headers(op: Op) -> Vec<Alternative> {
-    let number = |number: u32| number.to_be_bytes();
-    let mut rules = vec![
-        vec![l4(51), matching(Key::Payload(Field::AhHdrlength), op, Value::Bytes(vec![4]))],
-        vec![l4(51), matching(Key::Payload(Field::AhReserved), op, Value::Bytes(vec![0, 0]))],
-        vec![l4(108), matching(Key::Payload(Field::CompCpi), op, Value::Bytes(vec![0, 5]))],
-        vec![l4(108), range(Key::Payload(Field::CompCpi), op, port(5), port(9))],
-    ];
-    for (protocol, field) in [(50, Field::EspSpi), (51, Field::AhSpi)] {
-        let key = Key::Payload(field);
-        for compared in ALL {
-            rules.push(vec![l4(protocol), matching(key, compared, Value::Bytes(number(0x105).into()))]);
-        rules.push(vec![l4(protocol), range(key, op, number(5), number(0x10000))]);
-        rules.push(vec![matching(key, op, Value::Bytes(number(5).into()))]);
-    for (protocol, fields) in [(132, [Field::SctpSport, Field::SctpDport]), (33, [Field::DccpSport, Field::DccpDport])]
-    {
-        for field in fields {
-            rules.push(vec![l4(protocol), matching(Key::Payload(field), op, Value::Bytes(port(80).into()))]);
-            rules.push(vec![l4(protocol), range(Key::Payload(field), op, port(80), port(90))]);
-            rules.push(vec![matching(Key::Payload(field), op, Value::Bytes(port(80).into()))]);
-    let raw = |base, offset, len| Key::Payload(Field::Raw { base, offset, len });
-    let kind = raw(Base::Transport, 64, 8);
-    rules.push(vec![l4(33), masked(kind, [0x1e], op, [2])]);
-    let several = Value::Set(vec![one([0]), one([2]), one([0x14])]);
-    rules.push(vec![l4(33), Expr::Match(Match { key: kind, mask: Some(vec![0x1e]), op, value: several })]);
-    // A word of a packet, as xt_u32 reads it.
-    for key in [raw(Base::Transport, 96, 32), raw(Base::Network, 160, 32), raw(Base::Network, 752, 32)] {
-        for mask in [[0xff, 0xff, 0xff, 0], [0, 0xff, 0xff, 0xff], [0x0f, 0, 0, 0], [0x0f, 0xff, 0, 0xf0]] {
-            rules.push(vec![l4(17), masked(key, mask, op, [0, 0x10, 0, 0])]);
-            let (from, to) = (vec![0, 1, 0, 0], vec![0, 9, 0, 0]);
-            let value = Value::Range(from.clone(), to.clone());
-            rules.push(vec![Expr::Match(Match { key, mask: Some(mask.into()), op, value })]);
-            let value = Value::Set(vec![one([0, 0, 0, 0]), from_to(from, to), one([15, 0, 0, 0])]);
-            rules.push(vec![Expr::Match(Match { key, mask: Some(mask.into()), op, value })]);
-        for compared in ALL {
-            rules.push(vec![matching(key, compared, Value::Bytes(vec![0, 1, 2, 3]))]);
-        rules.push(vec![matching(key, Op::Ge, Value::Bytes(vec![0; 4]))]);
-    rules.push(vec![masked(raw(Base::Network, 0, 8), [0x0f], op, [5])]);
-fn extension_headers(op: Op) -> Vec<Alternative> {
-    let one = |field, value: &[u8]| vec![matching(Key::ExtHdr(field), op, Value::Bytes(value.to_vec()))];
-    for header in [0, 43, 44, 60, 135] {
-        rules.push(one(ExtHdr::Present(header), &[1]));
-        rules.push(one(ExtHdr::Present(header), &[0]));
-    rules.push(one(ExtHdr::FragOff, &[0, 0]));
-    rules.push(one(ExtHdr::FragOff, &[1, 2]));
-    rules.push(one(ExtHdr::FragId, &[0, 0, 1, 2]));
-    rules.push(one(ExtHdr::SrhTag, &[1, 2]));
-    rules.push(vec![range(Key::ExtHdr(ExtHdr::FragId), op, [0, 0, 0, 2], [0, 1, 0, 0])]);
-    for field in [ExtHdr::FragReserved, ExtHdr::FragReserved2, ExtHdr::FragMore] {
-        rules.push(one(field, &[0]));
-        rules.push(one(field, &[1]));
-    for field in [
-        ExtHdr::RtHdrlength,
-        ExtHdr::RtType,
-        ExtHdr::RtSegLeft,
-        ExtHdr::SrhLastEntry,
-        ExtHdr::SrhFlags,
-        ExtHdr::HbhHdrlength,
-        ExtHdr::DstHdrlength,
-        ExtHdr::MhNexthdr,
-        ExtHdr::MhType,
-    ] {
-        rules.push(one(field, &[0]));
-        rules.push(one(field, &[59]));
-        rules.push(vec![range(Key::ExtHdr(field), op, [1], [5])]);
-    for number in [1, 2] {
-        rules.push(one(ExtHdr::SrhSid(number), &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]));
     }
     rules
 }
@@ -627,7 +561,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
                 Key::Ct(Ct::DstIp6, original),
             ));
             for op in BOTH {
-                rules.extend(extension_headers(op));
+                rules.extend(headers::extension(op));
                 rules.push(vec![range(Key::Payload(Field::Ip6Length), op, port(20), port(1500))]);
                 for kind in (0..5u8).chain(127..144) {
                     rules.push(vec![l4(58), matching(Key::Payload(Field::Icmp6Type), op, Value::Bytes(vec![kind]))]);

@@ -69,7 +69,7 @@ const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte mat
 const OWNERLESS: &str =
     "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
 const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
-const TRUNCATED: &str = "a truncated header does not match, where xt drops the packet";
+
 /// Seen with kernel 6.18: xt drops whatever is shorter than its struct of the header, iptables-nft's own `tcp` and `udp` do
 /// as we do.
 const TRUNCATED: &str = "a packet whose header is cut short is not dropped as xt does, but matched by what is there";
