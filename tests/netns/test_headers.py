@@ -21,7 +21,12 @@ BOTH = (
 )
 ONLY = {
     "iptables": ("-p ah -m ah", "-p ah --ahspi 5", "-p ah ! --ahspi 5:9", "-p ah --ahspi :", "-p 51 --ahspi :32 -j DROP"),
-    "ip6tables": ("-m ah", "-m ah --ahspi 5", "-m ah ! --ahspi 5:9", "-m ah --ahlen 24", "-m ah ! --ahlen 24 --ahres --ahspi 7", "-m ah --ahlen 0", "-m ah --ahlen 24 --ahres -j DROP"),
+    "ip6tables": ("-m ah", "-m ah --ahspi 5", "-m ah ! --ahspi 5:9", "-m ah --ahlen 24", "-m ah ! --ahlen 24 --ahres --ahspi 7", "-m ah --ahlen 0", "-m ah --ahlen 24 --ahres -j DROP",
+        "-m frag", "-m frag --fragid 5", "-m frag ! --fragid 5:9", "-m frag --fraglen 42", "-m frag ! --fraglen 8", "-m frag --fragres", "-m frag --fragfirst", "-m frag --fragmore", "-m frag --fraglast", "-m frag ! --fragid 1 ! --fraglen 42 --fragres --fragfirst --fraglast -j DROP", "-m frag --fragmore --fragfirst", "-p udp -m frag --fraglast",
+        "-m rt", "-m rt --rt-type 0 -j DROP", "-m rt ! --rt-type 4", "-m rt --rt-segsleft 1:3", "-m rt ! --rt-segsleft 2", "-m rt --rt-len 24", "-m rt ! --rt-len 8", "-m rt --rt-type 0 --rt-0-res", "-m rt --rt-type 0 --rt-0-addrs ::1,::2", "-m rt --rt-type 0 --rt-len 24 --rt-0-addrs 2001:db8::1 --rt-0-res", "-m rt ! --rt-type 300", "-m rt ! --rt-len 25",
+        "-m hbh", "-m hbh --hbh-len 8", "-m hbh ! --hbh-len 16", "-m hbh ! --hbh-len 0", "-m dst", "-m dst --dst-len 8", "-m dst ! --dst-len 8 -j DROP",
+        "-p mh -m mh", "-p mh --mh-type 1", "-p mh --mh-type brr", "-p mh --mh-type binding-update", "-p mh ! --mh-type bu:5", "-p mh --mh-type :", "-p mh --mh-type HOTI", "-p mh --mh-type 1:hot", "-p mh --mh-type b", "-p mh --mh-type 200:255 -j DROP", "-p 135 -m mh --mh-type 3:9", "-p mh --mh-type binding", "-p mh --mh-type c", "-p mh --mh-type ''",
+    ),
 }
 # What neither takes.
 WRONG = (
@@ -31,12 +36,18 @@ WRONG = (
     "-p esp --espspi x", "-p esp --espspi 4294967296", "-p esp --espspi 1:2:3", "-p esp --espspi 1 --espspi 2", "-m esp --espspi 1", "-p tcp -m esp",
     "-m ipcomp", "-p 108 -m ipcomp --ipcompspi x", "-p 108 -m ipcomp ! --compres",
 )
-WRONG_ONLY = {"iptables": ("-m ah", "-m ah --ahspi 5", "-p ah --ahlen 24", "-p 51 --ahspi x", "-p 51 --ahspi 1:2:3"), "ip6tables": ("-m ah --ahspi x", "-m ah ! --ahres", "-m ah --ahlen x", "-m ah --ahspi 1 --ahspi 2")}
+WRONG_ONLY = {"iptables": ("-m ah", "-m ah --ahspi 5", "-p ah --ahlen 24", "-p 51 --ahspi x", "-p 51 --ahspi 1:2:3"), "ip6tables": ("-m ah --ahspi x", "-m ah ! --ahres", "-m ah --ahlen x", "-m ah --ahspi 1 --ahspi 2",
+        "-m frag --fraglast --fragmore", "-m frag --fragid x", "-m frag ! --fragfirst", "-m frag --fraglen x", "-m rt --rt-0-res", "-m rt --rt-0-addrs ::1", "-m rt --rt-type 2 --rt-0-res", "-m rt ! --rt-type 0 --rt-0-res", "-m rt --rt-type 0 --rt-0-not-strict", "-m rt --rt-type x", "-m rt --rt-segsleft 4294967296",
+        "-m hbh ! --hbh-opts 5", "-m hbh --hbh-len x", "-m hbh --hbh-not-strict", "-m dst --dst-opts x", "-m hbh --hbh-opts 5:x", "-m hbh --hbh-opts 5:2:1", "-m hbh --hbh-opts 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "-m mh", "-p mh --mh-type 9:3", "-p mh --mh-type x", "-p mh --mh-type 256", "-p 135 --mh-type 7", "-m ipv6-mh", "-p udp -m mh", "-p mobility-header --mh-type 3",
+    )}
 # What ours refuses, the original takes it.
 NO_FORM = (
     "-p sctp ! --dport 0:65535", "-p sctp --chunk-types any DATA,INIT", "-p sctp ! --chunk-types only DATA:Be,SACK", "-p sctp --chunk-types all ALL", "-p dccp --dport 5:3", "-p dccp --dccp-option 5", "-p dccp --dccp-types ''", "-p esp ! --espspi :", "-p esp --espspi 9:5", "-p 108 -m ipcomp --ipcompspi 70000",
 )
-NO_FORM_ONLY = {"iptables": ("-p ah ! --ahspi :", "-p ah --ahspi 9:5"), "ip6tables": ("-p udp -m ah", "! -p udp -m ah", "-m ah --ahlen 23")}
+NO_FORM_ONLY = {"iptables": ("-p ah ! --ahspi :", "-p ah --ahspi 9:5"), "ip6tables": ("-p udp -m ah", "! -p udp -m ah", "-m ah --ahlen 23",
+        "-m frag --fragid 9:5", "-m frag ! --fragid :", "-m rt --rt-type 256", "-m rt ! --rt-segsleft :", "-m rt --rt-len 25", "-m rt --rt-type 0 --rt-0-addrs ::1 --rt-0-not-strict", "-m rt --rt-type 0 --rt-0-addrs ::1,::2,::3", "-m hbh --hbh-opts 5", "-m dst --dst-opts 1:4,5", "-m hbh --hbh-len 0", "-m dst --dst-len 70000", "-p mh ! --mh-type :",
+        "-m eui64", "-m ipv6header --header hop-by-hop", "-m ipv6header --header frag --soft", "-m srh", "-m srh --srh-segs-left-eq 1",
+    )}
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -112,6 +123,37 @@ def ports(kind, sport, dport, **to):
     return p.other(kind, payload=struct.pack("!HHHH", sport, dport, 16, 0) + bytes(8), **to)
 
 
+def chained(*headers):
+    """An IPv6 packet of headers, each (number, bytes); the first byte of each is what follows it."""
+    inner, follows = b"", None
+    for kind, body in reversed(headers):
+        inner = (body if follows is None else bytes([follows]) + body[1:]) + inner
+        follows = kind
+    return p.ip(follows, inner, p.PEER6, p.OURS6)
+
+
+DATAGRAM = (17, p.udp(**SIX)[40:])
+
+
+def fragment(offset=0, more=False, ident=7, reserved=0, low=0):
+    return 44, struct.pack("!BBHI", 0, reserved, offset << 3 | low << 1 | more, ident)
+
+
+def routing(kind=0, left=0, count=1, reserved=0, units=None):
+    addresses = b"".join(bytes(15) + bytes([number + 1]) for number in range(count))
+    units = 2 * count if units is None else units
+    return 43, struct.pack("!BBBBI", 0, units, kind, left, reserved) + addresses.ljust(units * 8, b"\0")
+
+
+def options(number, size=6):
+    """One option of an unknown kind that is to be skipped (RFC 8200, 4.2)."""
+    return number, bytes([0, (size + 2) // 8 - 1, 0x1E, size - 2]) + bytes(size - 2)
+
+
+def mobility(kind, behind=59):
+    return p.ip(135, struct.pack("!BBBBHH", behind, 0, kind, 0, 0, 0), p.PEER6, p.OURS6)
+
+
 # rule: packets that it means, packets that it does not.
 MEETS = lambda **to: {
     "-p sctp --dport 80": ([sctp(**to)], [sctp(dport=81, **to), dccp(**to), p.udp(dport=80, **to)]),
@@ -152,6 +194,43 @@ MEETS6 = {
     "-m ah ! --ahlen 24": ([ah(icv=0, **SIX)], [ah(**SIX)]),
     "-m ah --ahres ! --ahspi 7:9": ([ah(**SIX)], [ah(reserved=1, **SIX), ah(8, **SIX)]),
 }
+PLAIN6 = p.udp(**SIX)
+FIRST, ALONE, MIDDLE, LAST = (chained(fragment(offset, more), DATAGRAM) for offset, more in ((0, True), (0, False), (2, True), (2, False)))
+MEETS6.update({
+    "-m frag": ([FIRST, ALONE, MIDDLE, LAST, chained(routing(), fragment(), DATAGRAM)], [PLAIN6, chained(routing(), DATAGRAM)]),
+    "-m frag --fragid :": ([FIRST, LAST], [PLAIN6]),
+    "-m frag --fragid 5:7": ([FIRST, LAST], [chained(fragment(ident=8), DATAGRAM), PLAIN6]),
+    "-m frag ! --fragid 7": ([chained(fragment(ident=0x07000000), DATAGRAM)], [FIRST, PLAIN6]),
+    "-m frag ! --fraglen 8": ([FIRST], [PLAIN6]),
+    "-m frag --fragres": ([FIRST, LAST], [chained(fragment(reserved=3), DATAGRAM), chained(fragment(low=1), DATAGRAM), chained(fragment(low=2), DATAGRAM)]),
+    "-m frag --fragfirst": ([FIRST, ALONE, chained(fragment(low=3, more=True), DATAGRAM)], [MIDDLE, LAST, chained(fragment(0x1000), DATAGRAM)]),
+    "-m frag --fragmore": ([FIRST, MIDDLE], [ALONE, LAST]),
+    "-m frag --fraglast": ([ALONE, LAST], [FIRST, MIDDLE]),
+    "-m frag --fragfirst --fragmore --fragid 7": ([FIRST], [ALONE, MIDDLE, chained(fragment(more=True, ident=8), DATAGRAM)]),
+    "-p udp -m frag --fraglast": ([ALONE, LAST], [FIRST, p.other(6, **SIX)]),
+    "-m rt": ([chained(routing(), DATAGRAM), chained(routing(4), DATAGRAM), chained(fragment(more=True), routing(), DATAGRAM)], [PLAIN6, chained(fragment(2), routing(), DATAGRAM), FIRST]),
+    "-m rt --rt-type 0": ([chained(routing(), DATAGRAM), chained(options(60), routing(), DATAGRAM)], [chained(routing(2), DATAGRAM), chained(routing(2), routing(0), DATAGRAM), PLAIN6]),
+    "-m rt ! --rt-type 0": ([chained(routing(2), DATAGRAM)], [chained(routing(), DATAGRAM), PLAIN6]),
+    "-m rt --rt-segsleft 1:3": ([chained(routing(left=3), DATAGRAM)], [chained(routing(left=4), DATAGRAM), chained(routing(), DATAGRAM)]),
+    "-m rt --rt-segsleft :": ([chained(routing(left=3), DATAGRAM)], [PLAIN6]),
+    "-m rt ! --rt-segsleft 2:70000": ([chained(routing(left=1), DATAGRAM)], [chained(routing(left=2), DATAGRAM), PLAIN6]),
+    "-m rt --rt-len 24": ([chained(routing(), DATAGRAM)], [chained(routing(count=2), DATAGRAM)]),
+    "-m rt ! --rt-len 24": ([chained(routing(count=2), DATAGRAM)], [chained(routing(), DATAGRAM), PLAIN6]),
+    "-m rt ! --rt-len 25": ([chained(routing(), DATAGRAM)], [PLAIN6]),
+    "-m rt --rt-type 0 --rt-0-res": ([chained(routing(), DATAGRAM)], [chained(routing(reserved=bit), DATAGRAM) for bit in (1 << 31, 1 << 23, 1 << 8, 1)]),
+    "-m rt --rt-type 0 --rt-0-addrs ::1": ([chained(routing(), DATAGRAM), chained(routing(units=3), DATAGRAM)], [chained(routing(count=2), DATAGRAM), chained(routing(2), DATAGRAM)]),
+    "-m rt --rt-type 0 --rt-0-addrs ::1,::2": ([chained(routing(count=2), DATAGRAM)], [chained(routing(), DATAGRAM), chained(routing(count=3), DATAGRAM)]),
+    "-m rt --rt-type 0 --rt-0-addrs ::2": ([], [chained(routing(), DATAGRAM), chained(routing(count=2), DATAGRAM)]),
+    "-m hbh": ([chained(options(0), DATAGRAM)], [chained(options(60), DATAGRAM), PLAIN6]),
+    "-m hbh --hbh-len 16": ([chained(options(0, 14), DATAGRAM)], [chained(options(0), DATAGRAM), PLAIN6]),
+    "-m hbh ! --hbh-len 8": ([chained(options(0, 14), DATAGRAM)], [chained(options(0), DATAGRAM), PLAIN6]),
+    "-m dst": ([chained(options(60), DATAGRAM), chained(options(0), options(60), DATAGRAM)], [chained(options(0), DATAGRAM), PLAIN6, chained(fragment(2), options(60), DATAGRAM)]),
+    "-m dst --dst-len 8": ([chained(options(60), DATAGRAM)], [chained(options(60, 14), DATAGRAM), PLAIN6]),
+    "-m dst ! --dst-len 9": ([chained(options(60), DATAGRAM)], [PLAIN6]),
+    "-p mh -m mh": ([mobility(1), mobility(200)], [PLAIN6]),
+    "-p mh --mh-type bu:8": ([mobility(5), mobility(8)], [mobility(4), mobility(9)]),
+    "-p mh ! --mh-type 1": ([mobility(5)], [mobility(1), chained(fragment(2), (135, mobility(5)[40:]))]),
+})
 CASES = [(front, rule, *packets) for front, table in (("iptables", {**MEETS(), **MEETS4}), ("ip6tables", {**MEETS(**SIX), **MEETS6})) for rule, packets in table.items()]
 
 

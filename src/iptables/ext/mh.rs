@@ -46,7 +46,7 @@ fn parse_type(text: &str) -> Result<u8, Error> {
     let exact = |(long, short): &(&str, &str)| long.eq_ignore_ascii_case(text) || short.eq_ignore_ascii_case(text);
     let found = NAMES.iter().position(exact);
     let found = found.or_else(|| NAMES.iter().position(|(long, short)| begins(long) || begins(short)));
-    match found.filter(|_| !text.is_empty()).and_then(|number| u8::try_from(number).ok()) {
+    match found.and_then(|number| u8::try_from(number).ok()) {
         Some(number) => Ok(number),
         None => number::parse(text, 255)
             .map(|number| number as u8)
