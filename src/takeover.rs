@@ -9,7 +9,7 @@ use crate::carrier::takeover::{Saved, Taken};
 use crate::error::{Error, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::probe::{self, Backend, Tool, backend_name};
+use crate::probe::{self, Backend, Snapshot, Tool, backend_name};
 use crate::sys::exec;
 use crate::sys::lock::XtablesLock;
 use nix::errno::Errno;
@@ -60,7 +60,8 @@ impl Owner<'_> {
         format!("{}-{}", self.family.program(), backend_name(self.backend.variant))
     }
 
-    fn dialect(&self) -> Dialect {
+    /// How it speaks.
+    pub fn dialect(&self) -> Dialect {
         Dialect { family: self.family, variant: self.backend.variant, version: self.backend.version }
     }
 
@@ -181,10 +182,14 @@ impl Owner<'_> {
         let theirs = if self.holds() { Some(self.saved()?) } else { None };
         let there = match theirs {
             Some(theirs) => theirs,
-            None => {
-                self.restore(&["--counters"], &text)?;
-                self.saved()?
-            }
+            None => match self.restore(&["--counters"], &text).and_then(|()| self.saved()) {
+                Ok(there) => there,
+                Err(obstacle) => {
+                    // It may have taken what it does not understand. That was empty before.
+                    let _ = self.restore(&[], &ours.emptied(self.table));
+                    return Err(obstacle);
+                }
+            },
         };
         for _ in 0..ATTEMPTS {
             let generation = carrier.generation()?;
@@ -214,10 +219,11 @@ impl Owner<'_> {
 
     fn restore(&self, options: &[&str], file: &str) -> Result<(), Obstacle> {
         let output = self.run(Tool::Restore, options, file)?;
-        if output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Without an extension iptables-nft may take a rule and make another of it.
+        if output.status.success() && !said.contains("not supported") {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
         let text = format!("{}-restore says: {}", self.family.program(), said.trim_end());
         Err(Obstacle::Fails(Error::Resource(text)))
     }
@@ -286,6 +292,30 @@ pub fn beside(family: Family, table: &str) -> impl Iterator<Item = Doubled> {
     let holding =
         [Variant::Legacy, Variant::Nft].into_iter().filter(move |variant| probe::holds(*variant, family, table, false));
     holding.map(move |variant| Doubled { family: family.nft(), table: table.to_owned(), beside: backend_name(variant) })
+}
+
+impl Doubled {
+    /// In words.
+    pub fn clause(&self) -> String {
+        let program = if self.family == Family::V4.nft() { Family::V4.program() } else { Family::V6.program() };
+        format!("{program}-{} holds rules in {} too, and each packet meets both", self.beside, self.table)
+    }
+}
+
+/// What stands between the plan and what the calling thread's network namespace holds, of a table that is to be carried:
+/// one clause. `None`: nothing.
+pub fn pending(snapshot: &Snapshot, family: Family, table: &str) -> Option<String> {
+    let backend = snapshot.backend.as_ref()?;
+    if is_carried(family, table) || !probe::backend_holds(snapshot, family, table) {
+        return None;
+    }
+    let owner = Owner { family, table, backend };
+    let name = owner.name();
+    Some(match owner.survey() {
+        Ok(()) => format!("{name} holds rules here; the next change makes them ours"),
+        Err(Obstacle::Stays(why)) => format!("stays with {name} here: {why}"),
+        Err(Obstacle::Fails(error)) => format!("stays with {name} here: {}", error.render(&owner.dialect()).trim_end()),
+    })
 }
 
 fn is_carried(family: Family, table: &str) -> bool {

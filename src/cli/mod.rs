@@ -1,10 +1,11 @@
-//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`. The fronts' names as subcommands never get here:
+//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`, `flush`. The fronts' names as subcommands never get here:
 //! their arguments are iptables' own, which clap would misread.
 //!
 //! Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.
 
 #![forbid(unsafe_code)]
 
+pub mod flush;
 pub mod log;
 pub mod probe;
 pub mod selftest;
@@ -63,6 +64,7 @@ enum Command {
     Translate(translate::Args),
     Selftest(selftest::Args),
     Log(log::Args),
+    Flush(flush::Args),
 }
 
 /// How a subcommand ended, unless it failed with an error.
@@ -100,6 +102,7 @@ fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         Command::Translate(args) => translate::run(&args, out),
         Command::Selftest(args) => selftest::run(&args, out),
         Command::Log(args) => log::run(&args, out),
+        Command::Flush(args) => flush::run(&args, out),
     }?;
     out.flush()?;
     Ok(outcome)

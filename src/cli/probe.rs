@@ -5,8 +5,10 @@
 use super::Outcome;
 use crate::config::{self, CarrierKind, Config};
 use crate::family::Family;
+use crate::journal::escape;
 use crate::plan;
 use crate::probe::{self, Ability, CapabilityFacts, Report, Snapshot, TableFacts};
+use crate::takeover::{self, Doubled};
 use serde::Serialize;
 use std::io::Write;
 
@@ -43,7 +45,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         return Err(error.into());
     }
     let (snapshot, facts) = probe::report(&config, args.refresh);
-    let tables = facts.tables.iter().map(|table| Row::new(table.clone(), &config, &snapshot)).collect();
+    let doubled = takeover::doubled();
+    let tables = facts.tables.iter().map(|table| Row::new(table.clone(), &config, &snapshot, &doubled)).collect();
     let report = Planned { tables, facts: &facts };
     if args.json {
         let mut json = serde_json::to_value(report.facts)?;
@@ -68,16 +71,24 @@ struct Row {
     facts: TableFacts,
     planned: &'static str,
     because: String,
+    /// What the network namespace of the call has to do with it: rules of the backend's that are to be taken over, or that
+    /// stand beside ours.
+    here: Vec<String>,
     ability: Ability,
 }
 
 impl Row {
-    fn new(facts: TableFacts, config: &Config, snapshot: &Snapshot) -> Self {
+    fn new(facts: TableFacts, config: &Config, snapshot: &Snapshot, doubled: &[Doubled]) -> Self {
         let family = Family::ALL.into_iter().find(|family| family.nft() == facts.family).unwrap_or(Family::V4);
         let plan = plan::plan(family, &facts.table, config, snapshot, false);
         let carrier = plan.carrier();
         let ability = snapshot.ability(family, &facts.table, carrier);
-        Self { planned: carrier.as_str(), because: plan.why().to_owned(), ability, facts }
+        let beside = doubled.iter().filter(|one| one.family == facts.family && one.table == facts.table);
+        let mut here: Vec<String> = beside.map(Doubled::clause).collect();
+        if carrier == CarrierKind::Nft {
+            here.extend(takeover::pending(snapshot, family, &facts.table));
+        }
+        Self { planned: carrier.as_str(), because: plan.why().to_owned(), here, ability, facts }
     }
 }
 
@@ -94,6 +105,7 @@ fn print(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::R
     writeln!(out)?;
     print_tables(report, verbose, out)?;
     print_reasons(report, out)?;
+    print_here(report, out)?;
     if verbose {
         print_capabilities(&facts.capabilities, out)?;
     }
@@ -162,6 +174,18 @@ fn print_reasons(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<(
     }
     let mut lines = reasons.iter();
     lines.try_for_each(|((what, why), tables)| writeln!(out, "  {what}: {}: {why}", tables.join(", ")))
+}
+
+/// What this network namespace has to do with it.
+fn print_here(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut title = "\nHere\n";
+    for row in &report.tables {
+        for clause in &row.here {
+            writeln!(out, "{title}  {} {}: {}", row.facts.family, row.facts.table, escape(clause))?;
+            title = "";
+        }
+    }
+    Ok(())
 }
 
 /// What is not there, and for which table, and why: of the backends, and of the carriers in their place.

@@ -104,7 +104,7 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     match context.carrier(table).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
         Ok(applied) => {
             if !applied.lines.is_empty() {
-                context.tell(table, &applied.lines, why, Ok(()));
+                context.tell_change(table, &applied.lines, why);
             }
             context.succeed(&out)
         }

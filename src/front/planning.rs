@@ -9,7 +9,7 @@ use crate::error::{Error, reason};
 use crate::nft::{Connection, TableInfo};
 use crate::plan::{self, Plan};
 use crate::probe;
-use crate::takeover::{Obstacle, Owner};
+use crate::takeover::{self, Obstacle, Owner};
 use std::io;
 
 /// What is done about a table.
@@ -117,6 +117,16 @@ impl Context {
                 Err(error)
             }
         }
+    }
+
+    /// Tells of a change to a carried table, and of rules that act beside ours.
+    pub fn tell_change(&self, table: &str, applied: &[String], why: &str) {
+        let mut why = why.to_owned();
+        for doubled in takeover::beside(self.front.family, table) {
+            why.push_str("; but ");
+            why.push_str(&doubled.clause());
+        }
+        self.tell(table, applied, &why, Ok(()));
     }
 
     fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> io::Result<T>) -> Result<T, Error> {

@@ -268,7 +268,7 @@ fn section(
         Ok(applied) => {
             context.warn(&applied.warnings);
             if !applied.lines.is_empty() {
-                context.tell(table, &applied.lines, why, Ok(()));
+                context.tell_change(table, &applied.lines, why);
             }
             let _ = context.succeed(&out);
             Ok(())

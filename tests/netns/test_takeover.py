@@ -286,3 +286,98 @@ def test_finishing_what_was_changed_meanwhile(machine):
     listed = machine.theirs("iptables", "-S").decode()
     assert "-N newer" in listed and "--string" in listed
     assert "stays with iptables-legacy" in machine.told()[-1]["result"]
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_flush(machine, family):
+    """Ours goes, of one table or all."""
+    front, nft = ("iptables", "ip") if family == 4 else ("ip6tables", "ip6")
+    machine.ours(front, *DROP)
+    machine.ours(front, "-t", "mangle", "-N", "mine")
+    assert machine.ours("flush", "--table", "mangle").out == f"{nft} mangle: removed\n".encode()
+    assert not machine.carried("mangle", nft) and machine.dropped(family)
+    assert machine.ours("flush", "--family", "ip6" if family == 4 else "ip").out == b"Nothing of it is carried in this network namespace.\n"
+    assert machine.dropped(family)
+    assert machine.ours("flush").out == f"{nft} filter: removed\n".encode()
+    assert not machine.carried("filter", nft) and not machine.dropped(family)
+    assert [record["command"] for record in machine.told()][-1] == "xtshim flush"
+    assert machine.ours("flush", "--table", "nonsense", rc=1).err == b"xtshim: there is no table `nonsense`\n"
+
+
+def test_hand_back(machine):
+    """The backend holds the rules then, counters too, and nothing of ours is left."""
+    machine.ours("iptables-restore", "-c", stdin=RULES)
+    machine.ours("iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE")
+    machine.ours("ip6tables", "-t", "raw", "-P", "OUTPUT", "DROP")
+    before = {table: machine.ours(f"{front}-save", "-c", "-t", table).out for front, table in (("iptables", "filter"), ("iptables", "nat"), ("ip6tables", "raw"))}
+    assert machine.carried()
+    answer = machine.ours("flush", "--hand-back")
+    assert f"ip filter: given to iptables-{machine.variant}, 5 rules\n" in answer.out.decode(), answer.text()
+    assert "xtshim" not in machine.nft("list", "tables")
+    policies = lambda saved: re.sub(rb"^(:\S+ \S+) \[.*", rb"\1", harness.without_dates(saved), flags=re.M) if machine.variant == "nft" else harness.without_dates(saved)
+    for (front, table), wanted in zip((("iptables", "filter"), ("iptables", "nat"), ("ip6tables", "raw")), before.values()):
+        assert policies(machine.theirs(f"{front}-save", "-c", "-t", table)) == policies(wanted)
+    assert machine.dropped()
+
+
+def test_hand_back_beside_others(machine):
+    """Rules that the backend holds by then are neither lost nor mixed with ours; the same rules are ours that were left."""
+    machine.ours("iptables", *DROP)
+    machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+    answer = machine.ours("flush", "--hand-back", rc=1)
+    assert b"ip filter: still carried: " in answer.out, answer.text()
+    assert machine.carried() and machine.dropped() and machine.dropped(port=4001)
+    machine.theirs("iptables", "-F")
+    machine.theirs("iptables", *DROP)
+    machine.ours("flush", "--hand-back")
+    assert not machine.carried() and machine.dropped() and b"--dport 4000" in machine.theirs("iptables", "-S")
+
+
+def test_hand_back_needs_somebody(machine):
+    machine.ours("iptables", *DROP)
+    empty = machine.directory / "empty"
+    empty.mkdir()
+    (machine.directory / "xtshim.toml").write_text(f'[backends]\ndirectory = "{empty}"\n[journal]\nfile = "none"\nsystem = false\n')
+    answer = machine.ours("flush", "--hand-back", rc=1)
+    assert b"ip filter: still carried: there is no iptables to give it to\n" == answer.out and machine.dropped()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("step", STEPS)
+def test_hand_back_killed(machine, step):
+    """Killed before each system call of a kind in turn: the rule is in force throughout, and calling again finishes."""
+    machine.ours("iptables", "-V")
+    number, done = 0, False
+    while not done and number < 60:
+        number += 1
+        machine.ours("iptables-restore", stdin=RULES)
+        with machine.place.entered():
+            answer = harness.execute(["strace", "-o", "/dev/null", "-e", f"inject={step}:signal=KILL:when={number}", str(machine.program), "flush", "--hand-back"], env=machine.env)
+        done = answer.rc == 0
+        theirs, ours = state(machine)
+        assert theirs or ours, f"neither, killed at {step} {number}"
+        assert machine.dropped(), f"the packet passes, killed at {step} {number}: {theirs} {ours}"
+        machine.ours("flush", "--hand-back")
+        assert state(machine) == (True, False) and machine.dropped(), f"not finished, killed at {step} {number}"
+        machine.theirs("iptables-restore", stdin=b"*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n")
+    assert done, f"{step} is still being called"
+
+
+def test_probe_tells(machine):
+    """What the next change would take over, what stays and why, and where both hold rules."""
+    here = lambda: {(row["family"], row["table"]): row["here"] for row in json.loads(machine.ours("probe", "--json").out)["tables"]}
+    assert not any(here().values())
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.theirs("iptables", "-t", "mangle", "-A", "OUTPUT", "-m", "string", "--string", "x", "--algo", "bm", "-j", "ACCEPT")
+    told = here()
+    name = f"iptables-{machine.variant}"
+    assert told["ip", "filter"] == [f"{name} holds rules here; the next change makes them ours"], told
+    assert told["ip", "mangle"][0].startswith(f"stays with {name} here: ") and "-m string" in told["ip", "mangle"][0], told
+    assert f"  ip filter: {name} holds rules here; the next change makes them ours\n" in machine.ours("probe").out.decode()
+    machine.ours("iptables", *OTHER)
+    assert here()["ip", "filter"] == []
+    machine.theirs("iptables", "-A", "INPUT", "-j", "ACCEPT")
+    clause = f"{name} holds rules in filter too, and each packet meets both"
+    assert here()["ip", "filter"] == [clause]
+    machine.ours("iptables", "-N", "new")
+    assert machine.told()[-1]["why"].endswith(f"; but {clause}"), machine.told()[-1]

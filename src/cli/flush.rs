@@ -1,0 +1,156 @@
+//! `xtshim flush`: the carried rules go, or go to the real iptables.
+
+#![forbid(unsafe_code)]
+
+use super::Outcome;
+use crate::carrier::nft::{NftCarrier, table_name};
+use crate::config::Config;
+use crate::error::Error;
+use crate::family::Family;
+use crate::iptables::dialect::{Dialect, Variant};
+use crate::journal::{self, Rewrite, escape};
+use crate::nft::Connection;
+use crate::probe::{self, Snapshot};
+use crate::rules;
+use crate::takeover::{Obstacle, Owner};
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use std::io::Write;
+
+/// Remove the rules that are carried in this network namespace, or give them to the real iptables.
+///
+/// Without options, all of them: packets are filtered and translated no more as they asked for. With --hand-back the real
+/// iptables is given the rules first, and there is no moment without them; what it does not take stays carried.
+///
+/// Where the plan is to carry a table (xtshim probe), its next change carries it again.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  xtshim flush --hand-back              before xtshim is removed
+  xtshim flush --table raw --family ip6
+
+Exit codes: 0 nothing of it is carried any more, 1 something is, 2 the command line is wrong.")]
+pub struct Args {
+    /// Give the rules to the real iptables
+    #[arg(long)]
+    hand_back: bool,
+    /// Only this table
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// Only this family
+    #[arg(long, value_name = "FAMILY")]
+    family: Option<Only>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// IPv4
+    Ip,
+    /// IPv6
+    Ip6,
+}
+
+/// Removes, and says what.
+///
+/// # Errors
+/// A bad configuration, no right to do it, a reader that went away.
+pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let probe::Standing { config, error, snapshot } = probe::standing();
+    if let Some(error) = error {
+        return Err(error.into());
+    }
+    if let Some(table) = args.table.as_deref().filter(|table| rules::table(table).is_none()) {
+        bail!("there is no table `{table}`");
+    }
+    let found = carried(args).context("cannot ask for what is carried here")?;
+    if found.is_empty() {
+        writeln!(out, "Nothing of it is carried in this network namespace.")?;
+        return Ok(Outcome::Well);
+    }
+    let mut outcome = Outcome::Well;
+    for (family, table) in found {
+        let done = if args.hand_back { hand_back(&snapshot, family, table) } else { remove(family, table) };
+        tell(&config, args, family, table, &done);
+        match done {
+            Ok(done) => writeln!(out, "{} {table}: {}", family.nft(), escape(&done.what))?,
+            Err(problem) => {
+                outcome = Outcome::NotWell;
+                writeln!(out, "{} {table}: still carried: {}", family.nft(), escape(&problem))?;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// The tables that are there.
+fn carried(args: &Args) -> std::io::Result<Vec<(Family, &'static str)>> {
+    let mut connection = Connection::open()?;
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        let wanted = match args.family {
+            None => true,
+            Some(Only::Ip) => family == Family::V4,
+            Some(Only::Ip6) => family == Family::V6,
+        };
+        let tables = if wanted { connection.tables(family)? } else { Vec::new() };
+        let known = rules::tables().iter().map(|table| table.name.as_str());
+        let asked_for = known.filter(|table| args.table.as_deref().is_none_or(|only| only == *table));
+        found.extend(
+            asked_for
+                .filter(|table| tables.iter().any(|info| info.name == table_name(table)))
+                .map(|table| (family, table)),
+        );
+    }
+    Ok(found)
+}
+
+/// What was done.
+struct Done {
+    what: String,
+    applied: Vec<String>,
+}
+
+fn remove(family: Family, table: &str) -> Result<Done, String> {
+    // Nothing is read, so nothing is spoken.
+    let dialect = Dialect { family, variant: Variant::Nft, version: (1, 8, 13) };
+    let removed = NftCarrier::open(family, table, dialect).and_then(|mut carrier| carrier.remove(None));
+    let applied = removed.map_err(|error| words(error, &dialect))?.unwrap_or_default();
+    Ok(Done { what: "removed".to_owned(), applied })
+}
+
+fn hand_back(snapshot: &Snapshot, family: Family, table: &str) -> Result<Done, String> {
+    let backend = snapshot.backend.as_ref().ok_or("there is no iptables to give it to")?;
+    let owner = Owner { family, table, backend };
+    match owner.hand_back(None) {
+        Ok(rules) => Ok(Done {
+            what: format!("given to {}, {rules} rules", owner.name()),
+            applied: vec![format!("delete table {} {}", family.nft(), table_name(table))],
+        }),
+        Err(Obstacle::Stays(why)) => Err(why),
+        Err(Obstacle::Fails(error)) => Err(words(error, &owner.dialect())),
+    }
+}
+
+fn words(error: Error, dialect: &Dialect) -> String {
+    match error {
+        Error::Resource(text) => text.trim().to_owned(),
+        other => other.render(dialect).trim_end().to_owned(),
+    }
+}
+
+fn tell(config: &Config, args: &Args, family: Family, table: &str, done: &Result<Done, String>) {
+    let mut words = vec!["flush".to_owned()];
+    words.extend(args.hand_back.then(|| "--hand-back".to_owned()));
+    words.extend(args.table.iter().map(|table| format!("--table={table}")));
+    words.extend(args.family.map(|_| format!("--family={}", family.nft())));
+    let (applied, result) = match done {
+        Ok(done) => (done.applied.clone(), Ok(())),
+        Err(problem) => (Vec::new(), Err(problem.clone())),
+    };
+    let why = match done {
+        Ok(done) => done.what.as_str(),
+        Err(_) => "it was asked for",
+    };
+    let rewrite = Rewrite { front: "xtshim", args: &words, family, table, carrier: "nft", applied, why, result };
+    journal::record(&config.journal, &rewrite);
+}
