@@ -515,6 +515,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
     match family {
         Family::V4 => {
             rules.extend(translations(family, "192.0.2.1", "192.0.2.9"));
+            rules.extend(diversions(family, "192.0.2.1"));
             rules.extend(answers(family));
             rules.extend(addresses(
                 4,
@@ -553,6 +554,7 @@ fn shapes(family: Family) -> Vec<Alternative> {
         }
         Family::V6 => {
             rules.extend(translations(family, "2001:db8::1", "2001:db8::9"));
+            rules.extend(diversions(family, "2001:db8::1"));
             rules.extend(answers(family));
             rules.extend(addresses(
                 16,
@@ -660,7 +662,7 @@ fn chain_of(rule: &Alternative) -> &'static str {
         Expr::Nat(Nat::To { manip: Manip::Source, .. } | Nat::Prefix { manip: Manip::Source, .. }) => Some("to-source"),
         Expr::Nat(Nat::Masquerade { .. }) => Some("to-source"),
         Expr::Nat(_) => Some("to-destination"),
-        Expr::Reject(_) => Some("answers"),
+        Expr::Reject(_) | Expr::Divert(Divert::Synproxy { .. }) => Some("answers"),
         _ => None,
     };
     rule.iter().find_map(place).unwrap_or("PREROUTING")
@@ -673,6 +675,35 @@ fn answers(family: Family) -> Vec<Alternative> {
     let plain = codes.iter().map(|code| vec![Expr::Reject(Reject::Unreachable { family, code: *code })]);
     let of_tcp = codes.iter().map(|code| counted(Reject::Unreachable { family, code: *code }));
     plain.chain(of_tcp).chain([counted(Reject::TcpReset)]).collect()
+}
+
+/// Packets that go elsewhere. Not queues: this needs a kernel that has them.
+fn diversions(family: Family, address: &str) -> Vec<Alternative> {
+    let address: std::net::IpAddr = address.parse().unwrap();
+    let counter = Expr::Counter { packets: 0, bytes: 0 };
+    let mut rules = vec![vec![Expr::Divert(Divert::Dup { gateway: address })], vec![Expr::Log(Log::Audit)]];
+    for (timestamp, sack) in [(false, false), (true, false), (false, true), (true, true)] {
+        for sizes in [None, Some((0, 0)), Some((1460, 7)), Some((65535, 14))] {
+            let proxy = Expr::Divert(Divert::Synproxy { sizes, timestamp, sack });
+            let opening = Expr::Match(Match {
+                key: Key::Payload(Field::TcpFlags),
+                mask: Some(vec![0x17]),
+                op: Op::Eq,
+                value: Value::Set(vec![one([0x02]), one([0x10])]),
+            });
+            rules.push(vec![l4(6), counter.clone(), proxy.clone()]);
+            rules.push(vec![l4(6), counter.clone(), opening, proxy]);
+        }
+    }
+    for (protocol, port) in [(6, 80), (17, 65535), (6, 0)] {
+        for address in [None, Some(address)] {
+            let proxy = Expr::Divert(Divert::Tproxy { family, address, port });
+            let mark = Expr::MarkSet { value: 5, mask: 0xff };
+            rules.push(vec![l4(protocol), counter.clone(), proxy.clone(), Expr::Verdict(Verdict::Accept)]);
+            rules.push(vec![l4(protocol), counter.clone(), proxy, mark, Expr::Verdict(Verdict::Accept)]);
+        }
+    }
+    rules
 }
 
 /// Translations of addresses and ports.

@@ -215,17 +215,21 @@ pub fn parse_with_mask(text: &str, family: Family) -> Result<Network, Error> {
         Some((host, mask)) => (host, parse_long_mask(mask, family)?),
         None => (text, prefix_mask(family, width)),
     };
-    let address = match parse_numeric(host, family) {
-        Some(address) => address,
-        None => names::hosts(host, family).into_iter().next().ok_or_else(|| {
-            let why = match host.parse::<IpAddr>() {
-                Ok(_) => "Address family for hostname not supported",
-                Err(_) => "Name or service not known",
-            };
-            Error::Parameter(format!("getaddrinfo: {why}\n"))
-        })?,
-    };
-    Ok(Network { address, mask })
+    Ok(Network { address: parse_host(host, family)?, mask })
+}
+
+/// Reads a single address, as options take it that know no mask; a name is looked up.
+pub fn parse_host(host: &str, family: Family) -> Result<IpAddr, Error> {
+    if let Some(address) = parse_numeric(host, family) {
+        return Ok(address);
+    }
+    names::hosts(host, family).into_iter().next().ok_or_else(|| {
+        let why = match host.parse::<IpAddr>() {
+            Ok(_) => "Address family for hostname not supported",
+            Err(_) => "Name or service not known",
+        };
+        Error::Parameter(format!("getaddrinfo: {why}\n"))
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub use super::assign::{Assign, Mark, SetField, Shift};
 use super::circumstance::Circumstance;
 
+pub use super::divert::Divert;
 use super::exthdr::ExtHdr;
 use super::key;
 pub use super::nat::{Manip, Nat};
@@ -61,6 +62,8 @@ pub enum Expr {
     TraceSet,
     /// Address translation.
     Nat(Nat),
+    /// To a program or a neighbour.
+    Divert(Divert),
     /// Drops the packet and tells its sender.
     Reject(Reject),
     /// What happens to the packet; always last.
@@ -337,6 +340,8 @@ pub enum Log {
         /// NF_LOG_* bits (linux/netfilter/nf_log.h): TCPSEQ 1, TCPOPT 2, IPOPT 4, UID 8, MACDECODE 32.
         flags: u32,
     },
+    /// To the audit system.
+    Audit,
     /// To a nfnetlink_log group.
     Group {
         /// Group number.

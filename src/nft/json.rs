@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::batch::{Action, Batch, Change, Policy, Position};
+use super::divert;
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
@@ -184,6 +185,7 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
             Expr::Assign(assign) => assign.json()?,
             Expr::TraceSet => mangle(meta("nftrace")?, Expression::Number(1)),
             Expr::Nat(target) => nat::statement(target, rule)?,
+            Expr::Divert(target) => divert::statement(*target, rule)?,
             Expr::Reject(answer) => reject::statement(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
@@ -365,6 +367,7 @@ fn log(target: &Log) -> Result<stmt::Log<'static>, Unprintable> {
             let level = Some(named(level)?);
             Ok(stmt::Log { prefix: prefix(text)?, level, flags: Some(flags), ..stmt::Log::new(None) })
         }
+        Log::Audit => Ok(stmt::Log { level: Some(named("audit")?), ..stmt::Log::new(None) }),
         Log::Group { group, prefix: text, snaplen, threshold } => Ok(stmt::Log {
             prefix: prefix(text)?,
             snaplen: *snaplen,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::canonical::canonical;
+use super::divert;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::exthdr::{self as extension, ExtHdr};
 use super::key::{self, Facts, Kind, Order};
@@ -93,6 +94,7 @@ impl Lowering<'_> {
                 });
             }
             Expr::Nat(target) => nat::lower(self, target)?,
+            Expr::Divert(target) => divert::lower(self, *target),
             Expr::Reject(answer) => reject::lower(self, *answer),
             Expr::Verdict(end) => self.verdict(end),
         }
@@ -304,6 +306,7 @@ impl Lowering<'_> {
                     out.put_u32(log::FLAGS, *flags);
                 }
             }
+            Log::Audit => out.put_u32(log::LEVEL, log::LEVEL_AUDIT),
             Log::Group { group, prefix, snaplen, threshold } => {
                 put_prefix(out, prefix.as_deref());
                 out.put_u16(log::GROUP, *group);

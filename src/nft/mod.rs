@@ -7,6 +7,7 @@ mod batch;
 mod canonical;
 pub mod circumstance;
 mod connection;
+pub mod divert;
 pub mod expr;
 pub mod exthdr;
 pub mod json;

@@ -26,7 +26,7 @@ const PROTO_SPECIFIED: u32 = 1 << 1;
 const NETMAP: u32 = 1 << 6;
 
 /// NFPROTO_IPV4 and NFPROTO_IPV6 (linux/netfilter.h).
-const fn nfproto(family: Family) -> u32 {
+pub(super) const fn nfproto(family: Family) -> u32 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
@@ -84,7 +84,7 @@ pub enum Nat {
     },
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -103,10 +103,10 @@ fn last_of(network: IpAddr, length: u8) -> IpAddr {
 
 /// Loads constants into one register after the other, from the first on.
 #[derive(Default)]
-struct Registers(u32);
+pub(super) struct Registers(u32);
 
 impl Registers {
-    fn load(&mut self, lowering: &mut Lowering<'_>, value: &[u8]) -> u32 {
+    pub(super) fn load(&mut self, lowering: &mut Lowering<'_>, value: &[u8]) -> u32 {
         self.0 += 1;
         lowering.load_into(self.0, value);
         self.0

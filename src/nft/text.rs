@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::batch::{Action, Batch, Change, Position};
+use super::divert;
 use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
@@ -83,6 +84,7 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::Assign(assign) => assign.text()?,
             Expr::TraceSet => "meta nftrace set 1".to_owned(),
             Expr::Nat(target) => nat::text(target, rule)?,
+            Expr::Divert(target) => divert::text(*target, rule)?,
             Expr::Reject(answer) => reject::text(*answer)?,
             Expr::Verdict(end) => verdict(end)?,
         });
@@ -221,6 +223,7 @@ fn log(target: &Log) -> Result<String, Unprintable> {
             words.push(format!("level {level}"));
             words.extend(log_flags(*flags)?);
         }
+        Log::Audit => words.push("level audit".to_owned()),
         Log::Group { group, prefix: text, snaplen, threshold } => {
             words.extend(prefix(text)?);
             words.push(format!("group {group}"));

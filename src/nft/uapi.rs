@@ -592,6 +592,8 @@ pub mod log {
     pub const LEVEL: u16 = 5;
     /// NFTA_LOG_FLAGS
     pub const FLAGS: u16 = 6;
+    /// NFT_LOGLEVEL_AUDIT
+    pub const LEVEL_AUDIT: u32 = 8;
 }
 
 /// `enum nft_gen_attributes`
@@ -652,4 +654,52 @@ pub mod reject {
     pub const ICMP_UNREACH: u32 = 0;
     /// NFT_REJECT_TCP_RST
     pub const TCP_RST: u32 = 1;
+}
+
+/// `enum nft_queue_attributes`, NFT_QUEUE_FLAG_*
+pub mod queue {
+    /// NFTA_QUEUE_NUM
+    pub const NUM: u16 = 1;
+    /// NFTA_QUEUE_TOTAL
+    pub const TOTAL: u16 = 2;
+    /// NFTA_QUEUE_FLAGS
+    pub const FLAGS: u16 = 3;
+    /// NFT_QUEUE_FLAG_BYPASS
+    pub const F_BYPASS: u16 = 1;
+    /// NFT_QUEUE_FLAG_CPU_FANOUT
+    pub const F_CPU_FANOUT: u16 = 2;
+}
+
+/// `enum nft_dup_attributes`
+pub mod dup {
+    /// NFTA_DUP_SREG_ADDR
+    pub const SREG_ADDR: u16 = 1;
+}
+
+/// `enum nft_tproxy_attributes`
+pub mod tproxy {
+    /// NFTA_TPROXY_FAMILY
+    pub const FAMILY: u16 = 1;
+    /// NFTA_TPROXY_REG_ADDR
+    pub const REG_ADDR: u16 = 2;
+    /// NFTA_TPROXY_REG_PORT
+    pub const REG_PORT: u16 = 3;
+}
+
+/// `enum nft_synproxy_attributes`, NF_SYNPROXY_OPT_* (linux/netfilter/nf_synproxy.h)
+pub mod synproxy {
+    /// NFTA_SYNPROXY_MSS
+    pub const MSS: u16 = 1;
+    /// NFTA_SYNPROXY_WSCALE
+    pub const WSCALE: u16 = 2;
+    /// NFTA_SYNPROXY_FLAGS
+    pub const FLAGS: u16 = 3;
+    /// NF_SYNPROXY_OPT_MSS
+    pub const F_MSS: u32 = 1;
+    /// NF_SYNPROXY_OPT_WSCALE
+    pub const F_WSCALE: u32 = 2;
+    /// NF_SYNPROXY_OPT_SACK_PERM
+    pub const F_SACK_PERM: u32 = 4;
+    /// NF_SYNPROXY_OPT_TIMESTAMP
+    pub const F_TIMESTAMP: u32 = 8;
 }

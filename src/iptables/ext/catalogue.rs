@@ -4,9 +4,9 @@
 
 use super::connmark;
 use super::{
-    Extension, addrtype, ah, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
-    length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, owner, pkttype, policy, quota, realm,
-    redirect, reject, rt, sctp, snat, socket, statistic, tcp, trace, udp,
+    Extension, addrtype, ah, audit, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
+    length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, nfqueue, owner, pkttype, policy, quota,
+    realm, redirect, reject, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace, udp,
 };
 use crate::family::Family;
 
@@ -85,6 +85,7 @@ const CUT: &str = "a header that is cut short does not match, where xt drops the
 const EXTENSION_OPTIONS: &str = "options of the header; cut short as `frag`";
 const ROUTING: &str =
     "more than two addresses, or `--rt-0-not-strict`; a header longer than the packet matches, where xt drops it";
+const ONCE: &str = "not behind a match that counts, as `limit`: it takes two rules";
 
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
@@ -132,6 +133,8 @@ pub const TARGETS: &[Known] = &[
     both("CONNMARK", connmark::new_target, "ct mark set, meta mark set", &["nft-ct-mark"])
         .but("part of one mark goes into the other bit by bit; `--left-shift-mark`, `--right-shift-mark`: `nft-shift`"),
     both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
+    both("AUDIT", audit::new, "log level audit", &["nft-log"])
+        .but("the type is kept for listings; it is in no record of xt_AUDIT's either"),
     both("DNAT", snat::destination, "dnat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
     both("MARK", mark::new_target, "meta mark set", &[]),
@@ -139,11 +142,19 @@ pub const TARGETS: &[Known] = &[
     both("NETMAP", netmap::new, "dnat prefix to, snat prefix to", &["nft-chain-nat", "nft-nat"])
         .but("only in built-in chains: in others the hook that decides what is changed is not known"),
     both("NFLOG", nflog::new, "log group", &["nft-log"]),
+    both("NFQUEUE", nfqueue::new, "queue num", &["nft-queue"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
     both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
     only(Family::V4, "REJECT", reject::v4, "reject with icmp, reject with tcp reset", &["nft-reject"]),
     only(Family::V6, "REJECT", reject::v6, "reject with icmpv6, reject with tcp reset", &["nft-reject"]),
     both("SNAT", snat::source, "snat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
+    only(Family::V4, "SYNPROXY", synproxy::new, "synproxy mss … wscale …", &["nft-set", "nft-synproxy"]).but(
+        "no `--ecn`; `--mss` and `--wscale` only together, the latter up to 14; segments other than SYN and ACK go on to \
+         the next rule even with a broken checksum, which xt drops",
+    ),
+    both("TEE", tee::new, "dup to", &["nft-dup"]).but("no `--oif`: nf_tables would not follow the name"),
+    only(Family::V4, "TPROXY", tproxy::v4, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
+    only(Family::V6, "TPROXY", tproxy::v6, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
 ];
 
@@ -188,7 +199,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
 
 /// Targets of iptables 1.8.13 that are not carried.
 pub const OTHER_TARGETS: &[NotCarried] = &[
-    not("AUDIT", "not yet carried"),
     not("CHECKSUM", "nf_tables cannot fill in a checksum"),
     not("CLASSIFY", "not yet carried"),
     not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
@@ -201,19 +211,16 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("IDLETIMER", "its timers live in sysfs"),
     not("LED", "blinks a light that only xt_LED knows"),
     not("MIRROR", "gone from the kernel since 2.6"),
-    not("NFQUEUE", "not yet carried"),
     not("QUEUE", "gone from the kernel since 3.5: NFQUEUE with number 0"),
     not("RATEEST", "its estimators are read by xt_rateest alone"),
     not("SAME", "gone from the kernel since 2.6"),
     not("SECMARK", "needs a named object beside the rule, whose text the kernel keeps for itself"),
     not("SET", "an ipset is changed by xt_SET alone"),
     not("SNPT", "nf_tables has no checksum-neutral prefix translation"),
-    not("SYNPROXY", "not yet carried"),
+    not("SYNPROXY", "in IPv6, nft_synproxy takes the checksum for an IPv4 packet's and drops nearly all"),
     not("TCPMSS", "not yet carried"),
     not("TCPOPTSTRIP", "not yet carried"),
-    not("TEE", "not yet carried"),
     not("TOS", "not yet carried"),
-    not("TPROXY", "not yet carried"),
     not("TTL", "not yet carried"),
     not("ULOG", "gone from the kernel since 3.17: NFLOG"),
 ];

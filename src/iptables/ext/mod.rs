@@ -5,6 +5,7 @@
 
 mod addrtype;
 mod ah;
+mod audit;
 pub mod catalogue;
 mod comment;
 mod connmark;
@@ -31,6 +32,7 @@ mod multiport;
 mod nat;
 mod netmap;
 mod nflog;
+mod nfqueue;
 mod owner;
 mod pkttype;
 mod policy;
@@ -44,7 +46,10 @@ mod sctp;
 mod snat;
 mod socket;
 mod statistic;
+mod synproxy;
 mod tcp;
+mod tee;
+mod tproxy;
 mod trace;
 mod transport;
 mod udp;
