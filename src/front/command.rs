@@ -53,7 +53,7 @@ fn by_ourselves(context: &Context) -> ExitCode {
 }
 
 /// Table of a command line that names none (iptables(8), --table).
-const DEFAULT_TABLE: &str = "filter";
+pub(super) const DEFAULT_TABLE: &str = "filter";
 
 /// The table that the command line means, if it is one that may be carried.
 ///

@@ -37,8 +37,7 @@ pub struct Context {
 impl Context {
     /// Reads the configuration and the capabilities.
     pub fn new(front: Front, called: &str, args: Vec<OsString>) -> Self {
-        let known = called.rsplit('/').next() == Some(front.name());
-        let argv0 = if known { called.to_owned() } else { front.name().to_owned() };
+        let argv0 = front.argv0(called).to_owned();
         let probe::Standing { config, error, snapshot } = probe::standing();
         let context = Self { front, argv0, args, config, snapshot, connection: RefCell::default() };
         if let Some(error) = error {

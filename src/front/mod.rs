@@ -11,6 +11,7 @@ mod options;
 mod planning;
 mod restore;
 mod save;
+mod short;
 
 use crate::family::Family;
 use crate::probe::Tool;
@@ -64,6 +65,13 @@ impl Front {
     }
 }
 
+impl Front {
+    /// What the backend is told it was called as: it goes by that, and some messages bear it.
+    fn argv0(self, called: &str) -> &str {
+        if called.rsplit('/').next() == Some(self.name()) { called } else { self.name() }
+    }
+}
+
 /// Chooses by the name of the call: a front, or else the management CLI, which has the fronts as subcommands.
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -98,6 +106,9 @@ fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
     }
     exec::restore_sigpipe();
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(never) = short::pass_through(front, called, &args) {
+        match never {}
+    }
     let context = Context::new(front, called, args);
     let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match front.tool {
         Tool::Command => command::answer(&context),

@@ -93,9 +93,9 @@ fn parameter(text: impl Into<String>) -> Error {
 
 /// Which table a command line means, read leniently, without parsing rules: extensions' options that nobody here
 /// knows are passed over. `None`: no `-t` given.
-pub fn peek_table(args: &[String]) -> Option<&str> {
+pub fn peek_table<S: AsRef<str>>(args: &[S]) -> Option<&str> {
     let mut table = None;
-    let mut args = args.iter().map(String::as_str);
+    let mut args = args.iter().map(S::as_ref);
     while let Some(word) = args.next() {
         if let Some(name) = word.strip_prefix("--") {
             let (name, attached) = match name.split_once('=') {

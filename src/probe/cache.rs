@@ -50,6 +50,11 @@ impl Seat {
         let key = Key::now(config, store.is_volatile())?;
         Some(Self { store, key })
     }
+
+    /// Where it is.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 impl Key {
@@ -84,7 +89,7 @@ fn boot_id() -> std::io::Result<String> {
 
 /// The files that a result rests upon, as they were before it was found: each on a line, with its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foundations(String);
+pub struct Foundations(pub(super) String);
 
 impl Foundations {
     /// As they are now. `None` where one has a name that no line can hold.

@@ -10,11 +10,13 @@ mod hints;
 mod kernel;
 mod nftables;
 mod report;
+mod ticket;
 mod trial;
 
 pub use choice::{backend_holds, holds};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
+pub use ticket::{Ticket, Word};
 
 use crate::config::{self, CarrierKind, Config, ConfigError};
 use crate::family::Family;
@@ -254,6 +256,7 @@ fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
     if let Some((seat, files)) = seat.zip(files).filter(|_| lasting) {
         cache::save_report(seat, &files, &report);
         cache::save_snapshot(seat, &files, &snapshot, config);
+        ticket::save(seat, &files, &snapshot, config);
     }
     (snapshot, report)
 }

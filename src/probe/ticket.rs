@@ -1,0 +1,299 @@
+//! The short way: what a front needs in order to become the backend at once, in one small file that takes no parsing.
+//!
+//! A front is started once for each of dockerd's commands, and nearly always it has nothing to do. Then it pays for
+//! every page of the program that it touches, so this path does without text, formatting and maps. It holds only where
+//! nothing can be in doubt: on a runtime directory that is gone at the next boot, in the user namespace that the
+//! machine started with. Whatever is not as the ticket says sends the front the long way.
+
+#![forbid(unsafe_code)]
+
+use super::cache::{Foundations, Seat};
+use super::{Snapshot, Tool, may_make_namespaces, slot};
+use crate::config::{self, CarrierChoice, CarrierKind, Config};
+use crate::family::Family;
+use crate::rules;
+use crate::sys::store;
+use nix::sys::stat::stat;
+use nix::unistd::{getegid, geteuid, getgid, getuid};
+use std::ffi::CStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Where tickets lie. Users other than root have none.
+const DIRECTORY: &[u8] = b"/run/xtshim/ticket-";
+
+/// Begins every ticket; changes with its form.
+const MAGIC: [u8; 8] = *b"xtshim\x00\x01";
+
+/// Ends it.
+const END: [u8; 4] = *b"end\n";
+
+/// A ticket is some 1,500 bytes; one that is longer is not made.
+const SPACE: usize = 4096;
+
+/// Group of the file. No distribution uses the number, and user namespaces but the first have no such group: there the
+/// file seems to be another's.
+const GROUP: u32 = u32::MAX - 2;
+
+/// Tables in the order of their marks in a ticket.
+const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// What can be said of a table before anything is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It is the backend's.
+    Backend = 1,
+    /// It is the backend's unless this network namespace has our table.
+    BackendUnlessHeld = 2,
+    /// It takes more to know.
+    Unknown = 3,
+}
+
+impl Word {
+    fn read(byte: u8) -> Self {
+        match byte {
+            1 => Self::Backend,
+            2 => Self::BackendUnlessHeld,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn of(family: Family, table: &str, snapshot: &Snapshot, config: &Config) -> Self {
+        let backends = match config.carrier(table) {
+            CarrierChoice::Auto => snapshot.ability(family, table, CarrierKind::Backend).is_able(),
+            CarrierChoice::Fixed(carrier) => carrier == CarrierKind::Backend,
+        };
+        match backends {
+            true if snapshot.nf_tables => Self::BackendUnlessHeld,
+            true => Self::Backend,
+            false => Self::Unknown,
+        }
+    }
+}
+
+/// A ticket that holds.
+#[derive(Debug)]
+pub struct Ticket {
+    space: [u8; SPACE],
+    /// Where the words on tables begin, and behind them the programs.
+    words: usize,
+}
+
+impl Ticket {
+    /// This caller's, if all that it rests upon is as it was.
+    pub fn present() -> Option<Self> {
+        let same = getuid() == geteuid() && getgid() == getegid();
+        if !same || !geteuid().is_root() || std::env::var_os(super::backends::NESTED_VARIABLE).is_some() {
+            return None;
+        }
+        let mut name = [0; DIRECTORY.len() + 17];
+        put_name(&mut name, &config::path());
+        let mut space = [0; SPACE];
+        let (size, group) = store::read_at_once(CStr::from_bytes_with_nul(&name).ok()?, &mut space)?;
+        let mut rest = Reader(space.get(..size)?);
+        let valid = group == GROUP
+            && rest.take(MAGIC.len())? == MAGIC
+            && rest.number()? == build()
+            && rest.byte()? == u8::from(may_make_namespaces());
+        if !valid {
+            return None;
+        }
+        for _ in 0..rest.byte()? {
+            let mark = rest.take(MARK)?;
+            let path = rest.string()?;
+            if mark != mark_of(path) {
+                return None;
+            }
+        }
+        let words = size - rest.0.len();
+        let programs_end = rest.0.len().checked_sub(END.len())?;
+        (rest.0.get(programs_end..)? == END).then_some(Self { space, words })
+    }
+
+    /// What is to become of `table`.
+    pub fn word(&self, family: Family, table: &str) -> Word {
+        let of_family = if family == Family::V4 { 0 } else { TABLES.len() };
+        let place = TABLES.iter().position(|name| *name == table);
+        let byte = place.and_then(|place| self.space.get(self.words + of_family + place));
+        byte.map_or(Word::Unknown, |byte| Word::read(*byte))
+    }
+
+    /// The backend's program.
+    pub fn program(&self, family: Family, tool: Tool) -> Option<&Path> {
+        let mut rest = Reader(self.space.get(self.words + 2 * TABLES.len()..)?);
+        for _ in 0..slot(family, tool) {
+            rest.string()?;
+        }
+        let path = rest.string()?.to_bytes();
+        (!path.is_empty()).then(|| Path::new(std::ffi::OsStr::from_bytes(path)))
+    }
+}
+
+/// Makes a ticket of what was found. That it cannot be made makes things slower, no more.
+pub fn save(seat: &Seat, files: &Foundations, snapshot: &Snapshot, config: &Config) {
+    let mut name = [0; DIRECTORY.len() + 17];
+    put_name(&mut name, &config.path);
+    let name = name.rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok());
+    let ticket = seat.store().is_volatile().then(|| render(files, snapshot, config)).flatten();
+    if let Some((name, ticket)) = name.map(|name| name.trim_end_matches('\0')).zip(ticket)
+        && let Err(error) = seat.store().write_for_group(name, &ticket, GROUP)
+    {
+        log::debug!("the ticket is not kept: {error}");
+    }
+}
+
+fn render(Foundations(files): &Foundations, snapshot: &Snapshot, config: &Config) -> Option<Vec<u8>> {
+    // A configuration that is bad is complained of each time.
+    if config.mark.is_none() && config.path.exists() {
+        return None;
+    }
+    let backend = snapshot.backend.as_ref()?;
+    let mut out = MAGIC.to_vec();
+    out.extend(build().to_ne_bytes());
+    out.push(u8::from(may_make_namespaces()));
+    out.push(u8::try_from(files.lines().count()).ok()?);
+    for line in files.lines() {
+        let (mark, path) = line.split_once(' ')?;
+        out.extend(mark_from(mark)?);
+        put_string(&mut out, path.as_bytes())?;
+    }
+    for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
+        out.push(Word::of(family, table, snapshot, config) as u8);
+    }
+    for (family, tool) in Family::ALL.into_iter().flat_map(|family| Tool::ALL.map(|tool| (family, tool))) {
+        let program = backend.program(family, tool).map(|path| path.as_os_str().as_bytes());
+        put_string(&mut out, program.unwrap_or_default())?;
+    }
+    out.extend(END);
+    (out.len() <= SPACE).then_some(out)
+}
+
+/// Another build of this program reads no ticket of ours.
+const fn build() -> u64 {
+    rules::digest(env!("CARGO_PKG_VERSION").as_bytes(), rules::DIGEST)
+}
+
+/// Each configuration file and each kind of caller has a ticket of its own.
+fn put_name(name: &mut [u8], config: &Path) {
+    let seat = rules::digest(&[u8::from(may_make_namespaces())], 0);
+    let mut number = rules::digest(config.as_os_str().as_bytes(), seat);
+    let (directory, digits) = name.split_at_mut(DIRECTORY.len());
+    directory.copy_from_slice(DIRECTORY);
+    for digit in digits.iter_mut().take(16) {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+/// Length of a file's mark: device, inode, size, times of modification and of change in seconds and nanoseconds.
+const MARK: usize = 7 * 8;
+
+fn mark_of(path: &CStr) -> [u8; MARK] {
+    let Ok(stat) = stat(path) else { return [0; MARK] };
+    #[allow(clippy::unnecessary_cast, reason = "the C library's types differ between platforms")]
+    join([
+        stat.st_dev as i64,
+        stat.st_ino as i64,
+        stat.st_size as i64,
+        stat.st_mtime as i64,
+        stat.st_mtime_nsec as i64,
+        stat.st_ctime as i64,
+        stat.st_ctime_nsec as i64,
+    ])
+}
+
+/// The same from its text.
+fn mark_from(text: &str) -> Option<[u8; MARK]> {
+    if text == "absent" {
+        return Some([0; MARK]);
+    }
+    let mut numbers = [0; 7];
+    let mut words = text.split([':', '.']);
+    for number in &mut numbers {
+        let word = words.next()?;
+        *number = word.parse().or_else(|_| word.parse::<u64>().map(u64::cast_signed)).ok()?;
+    }
+    words.next().is_none().then(|| join(numbers))
+}
+
+fn join(numbers: [i64; 7]) -> [u8; MARK] {
+    let mut mark = [0; MARK];
+    for (place, number) in mark.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_ne_bytes());
+    }
+    mark
+}
+
+/// Its length, the string, a NUL.
+fn put_string(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    out.push(u8::try_from(text.len() + 1).ok()?);
+    out.extend(text);
+    out.push(0);
+    Some(())
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_ne_bytes)
+    }
+
+    fn string(&mut self) -> Option<&'a CStr> {
+        let len = usize::from(self.byte()?);
+        CStr::from_bytes_with_nul(self.take(len)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Ability, Backend};
+    use super::*;
+    use crate::iptables::dialect::Variant;
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_mark_is_the_same_from_text_and_from_the_file() {
+        let path = std::env::current_exe().expect("a program");
+        let meta = std::fs::metadata(&path).expect("it is there");
+        let text = crate::sys::mark::Mark::of(&meta).to_string();
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+        assert_eq!(mark_from(&text), Some(mark_of(&name)));
+        assert_eq!(mark_from("absent"), Some(mark_of(c"/nonexistent")));
+        assert_eq!(mark_from("1:2:3"), None);
+    }
+
+    #[test]
+    fn what_is_rendered_is_read() {
+        let config = Config { path: PathBuf::from("/nonexistent"), ..Config::default() };
+        let files = Foundations::now(&config).expect("plain names");
+        let mut backend = Backend::new(Variant::Legacy, (1, 8, 9));
+        backend.set_program(Family::V6, Tool::Save, PathBuf::from("/sbin/ip6tables-legacy-save"));
+        let mut snapshot = Snapshot { backend: Some(backend), nf_tables: true, ..Snapshot::default() };
+        snapshot.set_ability(Family::V6, "nat", CarrierKind::Backend, Ability::Able);
+        let bytes = render(&files, &snapshot, &config).expect("it is short");
+        let mut space = [0; SPACE];
+        space[..bytes.len()].copy_from_slice(&bytes);
+        let mut rest = Reader(&bytes[MAGIC.len() + 9..]);
+        for _ in 0..rest.byte().expect("a count") {
+            let mark = rest.take(MARK).expect("a mark");
+            assert_eq!(mark, mark_of(rest.string().expect("a path")));
+        }
+        let ticket = Ticket { space, words: bytes.len() - rest.0.len() };
+        assert_eq!(ticket.word(Family::V6, "nat"), Word::BackendUnlessHeld);
+        assert_eq!(ticket.word(Family::V4, "nat"), Word::Unknown);
+        assert_eq!(ticket.word(Family::V6, "arp"), Word::Unknown);
+        assert_eq!(ticket.program(Family::V6, Tool::Save), Some(Path::new("/sbin/ip6tables-legacy-save")));
+        assert_eq!(ticket.program(Family::V4, Tool::Command), None);
+    }
+}
