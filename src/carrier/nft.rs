@@ -64,9 +64,12 @@ fn builtin(chain: &'static rules::BaseChain) -> Option<Builtin> {
     Some(Builtin { name: &chain.name, hook, priority: chain.priority, kind })
 }
 
+/// What the names of our tables begin with; the iptables table's name follows.
+pub const NAME_PREFIX: &str = "xtshim-";
+
 /// Our table's name for the iptables table `table`.
 pub fn table_name(table: &str) -> String {
-    format!("xtshim-{table}")
+    format!("{NAME_PREFIX}{table}")
 }
 
 /// Our own table at work.

@@ -66,7 +66,7 @@ fn carried_table(context: &Context) -> Option<&str> {
         return None;
     }
     let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let meant = iptables::peek_table(&args).unwrap_or(DEFAULT_TABLE);
+    let meant = iptables::peek_table(args.iter().map(String::as_str)).unwrap_or(DEFAULT_TABLE);
     tables().find(|table| *table == meant)
 }
 

@@ -68,7 +68,8 @@ impl Front {
 impl Front {
     /// What the backend is told it was called as: it goes by that, and some messages bear it.
     fn argv0(self, called: &str) -> &str {
-        if called.rsplit('/').next() == Some(self.name()) { called } else { self.name() }
+        let start = called.bytes().rposition(|byte| byte == b'/').map_or(0, |slash| slash + 1);
+        if called.get(start..) == Some(self.name()) { called } else { self.name() }
     }
 }
 
@@ -89,7 +90,8 @@ pub fn main() -> ExitCode {
 }
 
 fn base_name(path: &OsString) -> Option<&str> {
-    path.as_bytes().rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok())
+    let start = path.as_bytes().iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    path.as_bytes().get(start..).and_then(|name| std::str::from_utf8(name).ok())
 }
 
 /// Runs the front of that name. An unknown name is a caller's mistake, exit code 2.

@@ -4,13 +4,13 @@
 
 use super::Front;
 use super::command::DEFAULT_TABLE;
-use crate::carrier::nft::table_name;
+use crate::carrier::nft::NAME_PREFIX;
 use crate::iptables;
-use crate::nft::Connection;
+use crate::nft::glance;
 use crate::probe::{Ticket, Tool, Word};
 use crate::sys::exec;
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// Becomes the backend, where nothing speaks against it. Comes back where more has to be looked at.
 pub fn pass_through(front: Front, called: &str, args: &[OsString]) -> Option<Infallible> {
@@ -18,14 +18,38 @@ pub fn pass_through(front: Front, called: &str, args: &[OsString]) -> Option<Inf
         return None;
     }
     let ticket = Ticket::present()?;
-    let words: Vec<&str> = args.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
-    let table = iptables::peek_table(&words).unwrap_or(DEFAULT_TABLE);
+    let table = table(args)?;
     let held = match ticket.word(front.family, table) {
         Word::Backend => false,
-        Word::BackendUnlessHeld => Connection::open().ok()?.table(front.family, &table_name(table)).ok()?.is_some(),
+        Word::BackendUnlessHeld => glance::is_there(front.family, [NAME_PREFIX, table]).ok()?,
         Word::Unknown => true,
     };
     let program = ticket.program(front.family, front.tool).filter(|_| !held)?;
     // What fails here fails again the long way, and is told there.
     exec::replace(program, front.argv0(called), args).ok()
+}
+
+/// The table that a command line means. `None`: its words are no text.
+#[inline]
+fn table(args: &[OsString]) -> Option<&str> {
+    // As dockerd says it: `--wait -t TABLE …`, and no such option again.
+    if let [wait, option, table, rest @ ..] = args
+        && wait == "--wait"
+        && option == "-t"
+        && !rest.iter().any(|word| may_name_table(word))
+    {
+        return table.to_str();
+    }
+    let words: Vec<&str> = args.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
+    Some(iptables::peek_table(words.into_iter()).unwrap_or(DEFAULT_TABLE))
+}
+
+/// Whether the word could be one of the many ways to say `-t` (`--tab`, `-nt`).
+#[inline]
+fn may_name_table(word: &OsStr) -> bool {
+    match word.as_encoded_bytes() {
+        [b'-', b'-', rest @ ..] => rest.first() == Some(&b't'),
+        [b'-', rest @ ..] => rest.contains(&b't'),
+        _ => false,
+    }
 }

@@ -93,9 +93,8 @@ fn parameter(text: impl Into<String>) -> Error {
 
 /// Which table a command line means, read leniently, without parsing rules: extensions' options that nobody here
 /// knows are passed over. `None`: no `-t` given.
-pub fn peek_table<S: AsRef<str>>(args: &[S]) -> Option<&str> {
+pub fn peek_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut table = None;
-    let mut args = args.iter().map(S::as_ref);
     while let Some(word) = args.next() {
         if let Some(name) = word.strip_prefix("--") {
             let (name, attached) = match name.split_once('=') {

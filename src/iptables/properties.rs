@@ -133,7 +133,7 @@ proptest! {
             if let Ok(invocation) = parse(family, &words, &DIALECT)
                 && !matches!(invocation.command, Command::Help | Command::Version)
             {
-                prop_assert_eq!(peek_table(&words).unwrap_or("filter"), &invocation.table);
+                prop_assert_eq!(peek_table(words.iter().map(String::as_str)).unwrap_or("filter"), &invocation.table);
             }
         }
         let line = words.join(" ");

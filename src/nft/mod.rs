@@ -10,6 +10,7 @@ mod connection;
 pub mod divert;
 pub mod expr;
 pub mod exthdr;
+pub mod glance;
 pub mod json;
 mod key;
 mod lower;

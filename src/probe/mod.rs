@@ -85,6 +85,7 @@ impl Backend {
     }
 }
 
+#[inline]
 fn slot(family: Family, tool: Tool) -> usize {
     let offset = match family {
         Family::V4 => 0,
@@ -262,6 +263,7 @@ fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
 }
 
 /// With this right it should have been tried for real: that it was not may be different the next time.
+#[inline]
 fn may_make_namespaces() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
 }

@@ -4,6 +4,9 @@
 //! every page of the program that it touches, so this path does without text, formatting and maps. It holds only where
 //! nothing can be in doubt: on a runtime directory that is gone at the next boot, in the user namespace that the
 //! machine started with. Whatever is not as the ticket says sends the front the long way.
+//!
+//! What it is made of is inlined into one function: a page of the program that is touched for the first time costs as
+//! much as ten system calls.
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +31,8 @@ const MAGIC: [u8; 8] = *b"xtshim\x00\x01";
 /// Ends it.
 const END: [u8; 4] = *b"end\n";
 
-/// A ticket is some 1,500 bytes; one that is longer is not made.
-const SPACE: usize = 4096;
+/// A ticket is some 1,100 bytes; one that is longer is not made.
+const SPACE: usize = 2048;
 
 /// Group of the file. No distribution uses the number, and user namespaces but the first have no such group: there the
 /// file seems to be another's.
@@ -174,6 +177,7 @@ const fn build() -> u64 {
 }
 
 /// Each configuration file and each kind of caller has a ticket of its own.
+#[inline(always)]
 fn put_name(name: &mut [u8], config: &Path) {
     let seat = rules::digest(&[u8::from(may_make_namespaces())], 0);
     let mut number = rules::digest(config.as_os_str().as_bytes(), seat);
@@ -188,6 +192,7 @@ fn put_name(name: &mut [u8], config: &Path) {
 /// Length of a file's mark: device, inode, size, times of modification and of change in seconds and nanoseconds.
 const MARK: usize = 7 * 8;
 
+#[inline(always)]
 fn mark_of(path: &CStr) -> [u8; MARK] {
     let Ok(stat) = stat(path) else { return [0; MARK] };
     #[allow(clippy::unnecessary_cast, reason = "the C library's types differ between platforms")]
@@ -235,20 +240,24 @@ fn put_string(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[inline(always)]
     fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(len)?;
         self.0 = tail;
         Some(head)
     }
 
+    #[inline(always)]
     fn byte(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_ne_bytes)
     }
 
+    #[inline(always)]
     fn string(&mut self) -> Option<&'a CStr> {
         let len = usize::from(self.byte()?);
         CStr::from_bytes_with_nul(self.take(len)?).ok()

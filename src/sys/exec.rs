@@ -5,7 +5,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::dup2_stdin;
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +18,9 @@ const KEPT: [&str; 2] = ["TZ", "XTABLES_LOCKFILE"];
 
 /// Where a backend finds `modprobe` when `/proc/sys/kernel/modprobe` names none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The same as it stands in an environment.
+const PATH_PAIR: &CStr = c"PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Puts SIGPIPE back to what the C library starts programs with. Rust's runtime ignores it, and an ignored signal
 /// stays ignored across `execve` (signal(7)).
@@ -36,7 +39,8 @@ pub fn replace(program: &Path, argv0: &str, args: &[OsString]) -> io::Result<Inf
     for arg in args {
         argv.push(c_string(arg)?);
     }
-    let mut environment = vec![c_string(OsStr::new(&format!("PATH={PATH}")))?];
+    let mut environment = Vec::with_capacity(1 + KEPT.len());
+    environment.push(PATH_PAIR.to_owned());
     for (name, value) in kept_environment() {
         let mut pair = OsString::from(name);
         pair.push("=");
@@ -84,8 +88,11 @@ pub fn capture(mut command: Command, input: &[u8]) -> io::Result<Output> {
     converse(command, input)
 }
 
-/// Feeds `input` to `command`, whose other streams stay as they were set.
+/// Feeds `input` to `command`, whose other streams stay as they were set. From here on SIGPIPE is ignored: a child that
+/// stops reading early must not end this process before it has taken the child's exit code.
 pub fn converse(mut command: Command, input: &[u8]) -> io::Result<Output> {
+    // SAFETY: SIG_IGN installs no handler, so no code of ours can run in signal context.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
     command.stdin(Stdio::piped());
     let mut child = command.spawn()?;
     let pipe = child.stdin.take();
