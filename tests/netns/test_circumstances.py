@@ -1,6 +1,7 @@
 """Matches on what a packet's headers do not say: chance, quotas, IPsec, routes, sockets, interfaces' groups. The words of
 the originals, and the same packets through both."""
 
+import itertools
 import platform
 import shlex
 import socket
@@ -38,6 +39,7 @@ FORMS = {
         "OUTPUT": ("--uid-owner root", "--uid-owner 0-10", "--uid-owner 5-5", "--uid-owner 4294967294", "--uid-owner 0x10", "--gid-owner daemon", "--gid-owner 0-10", "--uid-owner root --gid-owner daemon", "--uid-owner 0 ! --gid-owner 1", "! --uid-owner 0 --gid-owner 1"),
         "POSTROUTING": ("--uid-owner root",),
     },
+    "rpfilter": {"PREROUTING": ("--loose", "--loose --validmark", "--loose --accept-local", "--loose --invert", "--invert --accept-local --validmark --loose")},
     "socket": {"PREROUTING": ("--nowildcard", "--transparent --nowildcard", "--nowildcard --transparent"), "INPUT": ("--nowildcard",)},
 }
 # Rules that the original refuses, and so does ours, in the same words.
@@ -58,6 +60,7 @@ ERRORS = {
     "cpu": {"OUTPUT": ("", "--cpu 4294967296", "--cpu x")},
     "devgroup": {"INPUT": ("", "--src-group foo", "--dst-group 5", "--src-group 4294967296"), "OUTPUT": ("--src-group 5",), "FORWARD": ("--src-group 6 --src-group 5",)},
     "owner": {"OUTPUT": ("", "--uid-owner 10-5", "--uid-owner nosuchuser", "--uid-owner 4294967295", "--uid-owner 5-", "--gid-owner nosuchgroup", "--uid-owner 1 --uid-owner 2", "--uid-owner 1 ! --suppl-groups"), "INPUT": ("--uid-owner root",)},
+    "rpfilter": {"PREROUTING": ("! --invert", "--invert --invert"), "INPUT": ("--loose",), "OUTPUT": ("--loose",)},
     "socket": {"PREROUTING": ("! --transparent", "--transparent --transparent"), "OUTPUT": ("--nowildcard",)},
 }
 
@@ -246,3 +249,52 @@ def test_socket_of_a_connection_being_made(scene):
     assert scene.counts("iptables", "mangle", "PREROUTING") == [2, 2]
     for sock in made:
         sock.close()
+
+
+SOURCES = {
+    4: ("10.9.0.2", "10.8.0.2", "10.77.0.1", "10.78.0.1", "10.9.0.1", "10.8.0.1", "10.9.0.255", "10.8.0.255", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.5", "127.0.0.1"),
+    6: ("fd09::2", "fd08::2", "fd77::1", "fd78::1", "fd09::1", "fd08::1", "fd09::", "::", "fe80::5", "fe80::ff:fe00:1", "2001:db8::1"),
+}
+
+
+@FAMILIES
+def test_way_back(scene, family):
+    """Packets from everywhere to either interface, with and without a default route, and with a mark's own routes."""
+    front, ip = FRONT[family], f"ip -{family}"
+    for host in scene.hosts:
+        host.place.sh("nft add table inet marks")
+        host.place.sh("nft add chain inet marks c { type filter hook prerouting priority -400; }")
+        host.place.sh("nft add rule inet marks c udp sport 77 meta mark set 7")
+    for options in itertools.product(("", "--loose") if family == 4 else ("--loose",), ("", "--validmark"), ("", "--accept-local"), ("", "--invert")):
+        scene.run(f"{front} -t mangle -A PREROUTING -p udp -m rpfilter {' '.join(options)}", 0)
+    near, far, beyond, gone = {4: ("10.9.0.2", "10.8.0.2", "10.77.0.0/24", "10.78.0.0/24"), 6: ("fd09::2", "fd08::2", "fd77::/64", "fd78::/64")}[family]
+    steps = (
+        (), (f"route add {beyond} via {far}",), (f"route add default via {near} metric 1000", f"route add default via {far} metric 2000", f"route add unreachable {gone}"),
+        ("rule add fwmark 7 table 7", f"route add default via {far} table 7"),
+    )
+    counted = [rule_counts(scene, place, front) for place in scene.both.places]
+    for step in steps:
+        for host, line in itertools.product(scene.hosts, step):
+            host.place.sh(f"{ip} {line}")
+        for at, source, sport in itertools.product(("left", "right"), SOURCES[family], (1, 77)):
+            for host in scene.hosts:
+                host.send(p.udp(source=source, target=HERE[family]["target"], sport=sport), at, 0)
+            now = [rule_counts(scene, place, front) for place in scene.both.places]
+            seen = [[new - old for old, new in zip(*pair)] for pair in zip(counted, now)]
+            # Each rule stands before its inverse.
+            assert [a + b for a, b in zip(seen[-1][::2], seen[-1][1::2])] == [1] * (len(seen[-1]) // 2), (source, at, step)
+            scene.both.equal(seen, f"{source} from the {at} is taken otherwise after {step}")
+            counted = now
+
+
+def rule_counts(scene, place, front):
+    """What the rules of mangle PREROUTING have counted."""
+    listed = scene.both.call(*place, [front, "-t", "mangle", "-vS", "PREROUTING"]).out.decode().splitlines()
+    return [int(line.split(" -c ")[1].split()[0]) for line in listed if line.startswith("-A")]
+
+
+def test_way_back_through_the_same_interface(carried):
+    """In IPv6 only where both mean the same."""
+    subject, place = carried.places[-1]
+    answer = carried.call(subject, place, ["ip6tables", "-t", "raw", "-A", "PREROUTING", "-m", "rpfilter"])
+    assert answer.rc != 0 and b"cannot carry -m rpfilter" in answer.err

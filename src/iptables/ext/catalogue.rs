@@ -6,7 +6,7 @@ use super::connmark;
 use super::{
     Extension, addrtype, ah, audit, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
     length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, nfqueue, owner, pkttype, policy, quota,
-    realm, redirect, reject, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace, udp,
+    realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace, udp,
 };
 use crate::family::Family;
 
@@ -68,6 +68,7 @@ const BY_REQID: &str =
 const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte matches only on kernels from 6.16 on";
 const OWNERLESS: &str =
     "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
+const NEAREST: &str = "in IPv6 only with --loose; routing rules for one protocol alone are not heeded alike";
 const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
 
 /// Seen with kernel 6.18: xt drops whatever is shorter than its struct of the header, iptables-nft's own `tcp` and `udp` do
@@ -119,6 +120,7 @@ pub const MATCHES: &[Known] = &[
     both("policy", policy::new, "meta ipsec, rt ipsec, ipsec in reqid, …", &["nft-ipsec", "nft-xfrm"]).but(BY_REQID),
     both("quota", quota::new, "quota", &["nft-quota"]).but(BY_LAST_BYTE),
     only(Family::V4, "realm", realm::new, "rt classid", &["nft-realm"]),
+    both("rpfilter", rpfilter::new, "fib saddr . iif oif, fib saddr type", &["nft-fib", "nft-set"]).but(NEAREST),
     both("socket", socket::new, "socket transparent", &["nft-socket"]).but(WILDCARD),
     only(Family::V6, "rt", rt::new, "rt type, rt seg-left, rt hdrlength, srh sid", &["nft-exthdr"]).but(ROUTING),
     both("sctp", sctp::new, "sctp sport, sctp dport", &[]).but(SCTP),
@@ -182,7 +184,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("physdev", "not yet carried"),
     not("rateest", "the estimators belong to xt_RATEEST"),
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
-    not("rpfilter", "not yet carried"),
     not("set", "a copy of an ipset would miss its next change"),
     not("srh", "not yet carried"),
     not("socket", "not yet carried"),

@@ -41,6 +41,7 @@ mod quota;
 mod realm;
 mod redirect;
 mod reject;
+mod rpfilter;
 mod rt;
 mod sctp;
 mod snat;
