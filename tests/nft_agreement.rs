@@ -201,7 +201,26 @@ fn fields(family: Family) -> Vec<Alternative> {
         let field = *field;
         values.iter().map(move |value| vec![Expr::Assign(Assign::Field { field, value: *value })])
     };
-    fields.iter().flat_map(each).collect()
+    let mut rules: Vec<Alternative> = fields.iter().flat_map(each).collect();
+    let hops = Key::Payload(match family {
+        Family::V4 => Field::Ip4Ttl,
+        Family::V6 => Field::Ip6HopLimit,
+    });
+    rules.extend(ALL.map(|op| vec![matching(hops, op, Value::Bytes(vec![64]))]));
+    let network = |offset, len| Key::Payload(Field::Raw { base: Base::Network, offset, len });
+    for mask in [0xfc, 0x03, 0x3f, 0xc0, 0xe0, 0x01, 0x80, 0xfe, 0x1c, 0xfd] {
+        for op in BOTH {
+            rules.push(match family {
+                Family::V4 => vec![masked(network(8, 8), [mask], op, [mask & 0x55])],
+                Family::V6 if mask == 0x03 => vec![masked(network(8, 8), [0x30], op, [0x10])],
+                Family::V6 => {
+                    let wide = |bits: u8| (u16::from(bits) << 4).to_be_bytes();
+                    vec![masked(network(0, 16), wide(mask), op, wide(mask & 0x55))]
+                }
+            });
+        }
+    }
+    rules
 }
 
 /// Shapes that rules of both families are made of.
@@ -864,4 +883,27 @@ fn json_agrees_ipv4() {
 #[test]
 fn json_agrees_ipv6() {
     agree(Family::V6, &shapes_in_json(Family::V6), json::commands, &["-j", "-f", "-"]);
+}
+
+/// What nft lists and loads again is the same to the kernel, where a list may be loaded in place of ours.
+#[test]
+fn what_is_written_comes_back_as_it_was() {
+    if !in_namespace() {
+        return;
+    }
+    let mut kernel = Connection::open().unwrap();
+    for family in [Family::V4, Family::V6] {
+        let table = Table { family, name: "ours" };
+        let mut shapes = fields(family);
+        shapes.extend(assignments().into_iter().map(|assign| vec![Expr::Assign(assign)]));
+        for rules in shapes.chunks(20) {
+            kernel.commit(batch_with(table, rules), None).unwrap();
+            let was = held(&mut kernel, table);
+            let listing = nft(&["list", "table", family.nft(), table.name], "").unwrap();
+            nft(&["delete", "table", family.nft(), table.name], "").unwrap();
+            nft(&["-f", "-"], &listing).unwrap();
+            assert_eq!(held(&mut kernel, table), was, "{listing}");
+            nft(&["delete", "table", family.nft(), table.name], "").unwrap();
+        }
+    }
 }

@@ -186,6 +186,8 @@ pub fn place(field: Field) -> Place {
         Field::Ip4Protocol => named(NETWORK_HEADER, 9, 1, Kind::L4proto, "ip", "protocol"),
         Field::Ip4FragOff => named(NETWORK_HEADER, 6, 2, Kind::Number, "ip", "frag-off"),
         Field::Ip4Length => named(NETWORK_HEADER, 2, 2, Kind::Number, "ip", "length"),
+        Field::Ip4Ttl => named(NETWORK_HEADER, 8, 1, Kind::Number, "ip", "ttl"),
+        Field::Ip6HopLimit => named(NETWORK_HEADER, 7, 1, Kind::Number, "ip6", "hoplimit"),
         Field::Ip6Saddr => named(NETWORK_HEADER, 8, 16, Kind::Ipv6, "ip6", "saddr"),
         Field::Ip6Daddr => named(NETWORK_HEADER, 24, 16, Kind::Ipv6, "ip6", "daddr"),
         Field::Ip6Length => named(NETWORK_HEADER, 4, 2, Kind::Number, "ip6", "length"),

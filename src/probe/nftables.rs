@@ -10,7 +10,7 @@ use crate::nft::circumstance::{Circumstance, Transform};
 use crate::nft::expr::{
     Alternative, Assign, Ct, Divert, Element, Expr, Field, Key, Limit, Log, Manip, Mark, Match, Meta, Nat,
 };
-use crate::nft::expr::{Op, Reject, Shift, Value, Verdict};
+use crate::nft::expr::{Op, Reject, SetField, Shift, Value, Verdict};
 use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
 use crate::rules::{self, Capability, CapabilityKind};
 use crate::sys::sandbox;
@@ -182,10 +182,10 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 26] = [
-    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "zone", "notrack", "fib", "limit", "log", "nat",
-    "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec", "xfrm", "queue", "dup", "tproxy",
-    "synproxy",
+const SAMPLES: [&str; 29] = [
+    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "write", "priority", "strip", "zone", "notrack",
+    "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec", "xfrm",
+    "queue", "dup", "tproxy", "synproxy",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -207,6 +207,15 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
         })],
         "ct-mark" => vec![mark_set(Mark::Connection, None)],
         "shift" => vec![mark_set(Mark::Packet, Some(Shift::Left(1)))],
+        "write" => vec![Expr::Assign(Assign::Field {
+            field: match family {
+                Family::V4 => SetField::Ip4Dscp,
+                Family::V6 => SetField::Ip6Dscp,
+            },
+            value: 0,
+        })],
+        "priority" => vec![Expr::Assign(Assign::Priority(1))],
+        "strip" => vec![Expr::Assign(Assign::StripTcpOption(2))],
         "zone" => vec![Expr::CtZone { zone: 1, direction: None }],
         "notrack" => vec![Expr::Notrack],
         "fib" => {

@@ -27,7 +27,36 @@ BOTH = {
         "-j CONNMARK --left-shift-mark 2", "-j CONNMARK --and-mark 0xff --left-shift-mark 2", "-j CONNMARK --xor-mark 0xff --left-shift-mark 2",
     ),
 }
-OWN = {4: {}, 6: {}}
+BOTH |= {
+    "dscp": ("-m dscp --dscp 0x20", "-m dscp ! --dscp 0", "-m dscp --dscp 64", "-m dscp --dscp-class AF41", "-m dscp ! --dscp-class be", "-m dscp --dscp-class X", "-m dscp", "-m dscp --dscp 1 --dscp-class EF", "-m dscp --dscp 1 --dscp 2"),
+    "DSCP": ("-j DSCP --set-dscp 0x20", "-j DSCP --set-dscp 0", "-j DSCP --set-dscp 64", "-j DSCP --set-dscp-class EF", "-j DSCP --set-dscp-class af11", "-j DSCP --set-dscp-class CS7", "-j DSCP --set-dscp-class LE", "-j DSCP", "-j DSCP --set-dscp 1 --set-dscp-class EF", "-m dscp ! --dscp 8 -j DSCP --set-dscp 8"),
+    "tos": ("-m tos --tos 0x10", "-m tos ! --tos 16", "-m tos ! --tos 0x10/0x3f", "-m tos --tos Minimize-Delay", "-m tos ! --tos Normal-Service", "-m tos --tos 0/0", "-m tos ! --tos 0/0", "-m tos --tos 0x10/0x0f", "-m tos ! --tos 0x10/0x0f", "-m tos --tos 256", "-m tos --tos x", "-m tos --tos 1/256", "-m tos --tos 1/", "-m tos", "-m tos --tos 1 --tos 2", "-m tos --tos Minimize-Delay/3"),
+    "TOS": (
+        "-j TOS --set-tos 0x10", "-j TOS --set-tos 0x1f", "-j TOS --set-tos Minimize-Delay", "-j TOS --set-tos minimize-cost", "-j TOS --set-tos Normal-Service", "-j TOS --set-tos 0x10/0x3f", "-j TOS --set-tos 0/0", "-j TOS --and-tos 0x3f", "-j TOS --or-tos 0x10", "-j TOS --xor-tos 0x10",
+        "-j TOS --set-tos 256", "-j TOS --set-tos foo", "-j TOS --set-tos 1/", "-j TOS --and-tos 256", "-j TOS --or-tos x", "-j TOS", "-j TOS --set-tos 1 --or-tos 2", "-m dscp ! --dscp 0 -j TOS --set-tos Normal-Service",
+    ),
+    "ecn": (
+        "-p tcp -m ecn --ecn-tcp-cwr", "-p tcp -m ecn ! --ecn-tcp-cwr", "-p tcp -m ecn --ecn-tcp-ece", "-p tcp -m ecn ! --ecn-tcp-ece --ecn-tcp-cwr", "-p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr ! --ecn-ip-ect 2", "-m ecn --ecn-tcp-ece", "-p udp -m ecn --ecn-tcp-ece", "! -p tcp -m ecn --ecn-tcp-ece",
+        "-m ecn --ecn-ip-ect 0", "-m ecn --ecn-ip-ect 3", "-m ecn ! --ecn-ip-ect 1", "-m ecn --ecn-ip-ect 4", "-m ecn", "-m ecn --ecn-ip-ect 1 --ecn-ip-ect 2", "-p udp -m ecn --ecn-ip-ect 1",
+    ),
+    "CLASSIFY": ("POSTROUTING", ("-j CLASSIFY --set-class 1:2", "-j CLASSIFY --set-class ffff:ffff", "-j CLASSIFY --set-class 0:0", "-j CLASSIFY --set-class 10000:1", "-j CLASSIFY --set-class 1", "-j CLASSIFY --set-class :1", "-j CLASSIFY --set-class 1:2:3", "-j CLASSIFY --set-class 0x10:0x2", "-j CLASSIFY --set-class 1:2x", "-j CLASSIFY")),
+    "CLASSIFY-early": ("-j CLASSIFY --set-class 1:2",) * 2,
+    "TCPOPTSTRIP": (
+        "-p tcp -j TCPOPTSTRIP", "-p tcp -j TCPOPTSTRIP --strip-options 4,3,2", "-p tcp -j TCPOPTSTRIP --strip-options mss,wscale,sack-permitted,sack,timestamp,md5", "-p tcp -j TCPOPTSTRIP --strip-options mss,2", "-p tcp -j TCPOPTSTRIP --strip-options 254,1", "-p tcp -j TCPOPTSTRIP --strip-options 255",
+        "-p tcp -j TCPOPTSTRIP --strip-options 256", "-p tcp -j TCPOPTSTRIP --strip-options foo", "-p tcp -j TCPOPTSTRIP --strip-options 2,", "-p udp -j TCPOPTSTRIP --strip-options 2", "-j TCPOPTSTRIP --strip-options 2", "-p tcp --dport 80 -j TCPOPTSTRIP --strip-options 5",
+    ),
+}
+OWN = {
+    4: {
+        "ttl": ("-m ttl --ttl-eq 64", "-m ttl ! --ttl-eq 64", "-m ttl --ttl 5", "-m ttl --ttl-lt 64", "-m ttl --ttl-gt 64 -j DROP", "-m ttl ! --ttl-gt 64", "-m ttl --ttl-gt 255", "-m ttl --ttl-lt 0", "-m ttl --ttl-eq 256", "-m ttl", "-m ttl --ttl-gt 1 --ttl-lt 5", "-m ttl --ttl-eq 1 --ttl-eq 5"),
+        "TTL": ("-j TTL --ttl-set 64", "-j TTL --ttl-set 0", "-j TTL --ttl-set 256", "-j TTL --ttl-inc 1", "-j TTL --ttl-dec 1", "-j TTL --ttl-inc 0", "-j TTL --ttl-dec 256", "-j TTL", "-j TTL --ttl-inc 1 --ttl-dec 1", "-j TTL --ttl-set 1 --ttl-set 2", "-j TTL ! --ttl-set 1", "-j HL --hl-set 1"),
+        "ECN": ("-p tcp -j ECN --ecn-tcp-remove", "-j ECN", "-j ECN --ecn-ip-ect 0", "-p tcp -j ECN --ecn-ip-ect 3", "-j ECN --ecn-ip-ect 4", "-j ECN --ecn-ip-ect 1 --ecn-ip-ect 2", "-j ECN ! --ecn-ip-ect 1"),
+    },
+    6: {
+        "hl": ("-m hl --hl-eq 64", "-m hl ! --hl-eq 64", "-m hl --hl 5", "-m hl --hl-lt 64", "-m hl --hl-gt 64 -j DROP", "-m hl ! --hl-gt 64", "-m hl --hl-gt 255", "-m hl --hl-lt 0", "-m hl --hl-eq 256", "-m hl", "-m hl --hl-gt 1 --hl-lt 5", "-m hl --hl-eq 1 --hl-eq 5"),
+        "HL": ("-j HL --hl-set 64", "-j HL --hl-set 0", "-j HL --hl-set 256", "-j HL --hl-inc 1", "-j HL --hl-dec 1", "-j HL --hl-inc 0", "-j HL", "-j HL --hl-inc 1 --hl-dec 1", "-j HL --hl-set 1 --hl-set 2", "-j TTL --ttl-set 1"),
+    },
+}
 FORMS = [(family, extension) for family in FRONT for extension in {**BOTH, **OWN[family]}]
 
 
@@ -113,3 +142,107 @@ def test_connmark_only_where_the_rule_means(scene):
         scene.run(f"iptables -t mangle -A PREROUTING {rule}", 0)
     assert [each.mark for each in scene.send(p.udp(**ACROSS[4]))] == [1]
     scene.run("iptables -t mangle -vS PREROUTING", 0)
+
+
+@pytest.mark.parametrize("family", FRONT)
+@pytest.mark.parametrize("table", ("filter", "raw"))
+def test_only_in_mangle(carried, family, table):
+    """What may stand in mangle alone is refused elsewhere as by the original."""
+    hops = {4: "TTL --ttl-set 5", 6: "HL --hl-set 5"}[family]
+    for target in ("DSCP --set-dscp 1", "TOS --set-tos 1", hops, "TCPOPTSTRIP --strip-options 2", "CLASSIFY --set-class 1:2", "CONNMARK --set-mark 1"):
+        carried.run(f"{FRONT[family]} -t {table} -A OUTPUT -p tcp -j {target}")
+    carried.run(f"{FRONT[family]} -t {table} -S OUTPUT", 0)
+
+
+def tos_of(packet):
+    return packet[1] if packet[0] >> 4 == 4 else (packet[0] & 15) << 4 | packet[1] >> 4
+
+
+TOS = [
+    ("TOS --set-tos 0x10", lambda tos: 0x10), ("TOS --set-tos 0xff", lambda tos: 0xFF), ("TOS --set-tos Minimize-Delay", lambda tos: tos & 0xC0 | 0x10), ("TOS --set-tos Normal-Service", lambda tos: tos & 0xC0), ("TOS --and-tos 0x3f", lambda tos: tos & 0x3F),
+    ("TOS --or-tos 0x11", lambda tos: tos | 0x11), ("TOS --set-tos 0x04/0x1c", lambda tos: tos & 0xE3 | 4), ("TOS --set-tos 0x02/0x03", lambda tos: tos & 0xFC | 2), ("TOS --set-tos 0/0", lambda tos: tos), ("DSCP --set-dscp 0", lambda tos: tos & 3), ("DSCP --set-dscp-class EF", lambda tos: tos & 3 | 0xB8),
+    ("DSCP --set-dscp 63", lambda tos: tos | 0xFC), ("ECN --ecn-ip-ect 0", lambda tos: tos & 0xFC), ("ECN --ecn-ip-ect 2", lambda tos: tos & 0xFC | 2),
+]
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_type_of_service(scene, family):
+    """Each way of writing it gives the byte that the man page says, the checksum right, and one count of the rule."""
+    for target, after in TOS:
+        if target.startswith("ECN") and family == 6:
+            continue
+        scene.run(f"{FRONT[family]} -t mangle -A FORWARD -p udp -j {target}", 0)
+        for tos in (0, 0x10, 0x1F, 0x63, 0xAA, 0xFF):
+            (seen,) = scene.send(p.udp(tos=tos, **ACROSS[family]))
+            assert (seen.where, tos_of(seen.packet)) == ("right", after(tos)), f"{target} {tos:#x}"
+            assert family == 6 or seen.packet[10:12] == b"\0\0", "a wrong checksum"
+        scene.run(f"{FRONT[family]} -t mangle -vS FORWARD", 0)
+        scene.run(f"{FRONT[family]} -t mangle -F", 0)
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_hops(scene, family):
+    target, option, at = {4: ("TTL", "ttl", 8), 6: ("HL", "hl", 7)}[family]
+    for value, arrives in ((5, 4), (255, 254), (2, 1), (1, None), (0, None)):
+        scene.run(f"{FRONT[family]} -t mangle -A PREROUTING -p udp -j {target} --{option}-set {value}", 0)
+        seen = [(each.where, each.packet[at]) for each in scene.send(p.udp(**ACROSS[family])) if each.where == "right"]
+        assert seen == ([("right", arrives)] if arrives else [])
+        scene.run(f"{FRONT[family]} -t mangle -F", 0)
+    scene.run(f"{FRONT[family]} -t mangle -A POSTROUTING -j {target} --{option}-set 64", 0)
+    assert [each.packet[at] for each in scene.send(p.udp(ttl=9, **ACROSS[family]))] == [64]
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_hops_match(scene, family):
+    name = {4: "ttl", 6: "hl"}[family]
+    packet = lambda ttl: p.udp(ttl=ttl, **ACROSS[family])
+    for rule, meant, other in (("-eq 9", [9], [8, 10]), ("-lt 9", [8, 2], [9, 200]), ("-gt 9", [10, 255], [9, 2])):
+        scene.meets(FRONT[family], "mangle", "PREROUTING", f"-m {name} --{name}{rule} -j DROP", map(packet, meant), map(packet, other))
+    scene.meets(FRONT[family], "mangle", "PREROUTING", f"-m {name} ! --{name}-eq 9", [packet(8)], [packet(9)])
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_type_of_service_match(scene, family):
+    packet = lambda tos: p.udp(tos=tos, **ACROSS[family])
+    for rule, meant, other in (
+        ("-m tos --tos 0x11", [0x11], [0x10, 0x12, 0x51]), ("-m tos ! --tos 0x11", [0x10, 0x51, 0], [0x11]), ("-m tos --tos Minimize-Delay", [0x10, 0xD0], [0x11, 0x30]), ("-m tos ! --tos 0x01/0x81", [0, 0x81], [1, 0x7F]), ("-m tos --tos 0x02/0x03", [2, 0xFE], [1, 3]),
+        ("-m tos ! --tos 0x10/0x0f", [0, 0xFF], []), ("-m dscp --dscp-class EF", [0xB8, 0xBB], [0xB4, 0x2E]), ("-m dscp ! --dscp 1", [0, 8], [4, 7]), ("-m ecn --ecn-ip-ect 2", [2, 0xFE], [0, 1, 3]), ("-m ecn ! --ecn-ip-ect 0", [1, 2, 3], [0, 4]),
+    ):
+        scene.meets(FRONT[family], "mangle", "FORWARD", f"{rule} -j DROP", map(packet, meant), map(packet, other))
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_congestion_flags(scene, family):
+    packet = lambda flags: p.tcp(flags=flags, **ACROSS[family])
+    for rule, meant, other in (
+        ("--ecn-tcp-ece", [0x42, 0xC2], [0x02, 0x82]), ("! --ecn-tcp-cwr", [0x02, 0x42], [0x82, 0xC2]), ("--ecn-tcp-ece ! --ecn-tcp-cwr", [0x42], [0x02, 0x82, 0xC2]), ("--ecn-tcp-ece --ecn-tcp-cwr", [0xC2], [0x02, 0x42, 0x82]),
+    ):
+        scene.meets(FRONT[family], "mangle", "FORWARD", f"-p tcp -m ecn {rule} -j DROP", map(packet, meant), map(packet, other))
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_classify(scene, family):
+    for chain, value in (("FORWARD", "1:2"), ("POSTROUTING", "abcd:ef"), ("POSTROUTING", "0:0")):
+        scene.run(f"{FRONT[family]} -t mangle -A {chain} -j CLASSIFY --set-class {value}", 0)
+        major, minor = (int(part, 16) for part in value.split(":"))
+        assert [each.priority for each in scene.send(p.udp(**ACROSS[family]))] in ([major << 16 | minor], [None])
+
+
+MSS, SACK_PERMITTED, TIMESTAMP, WSCALE = b"\2\4\5\xb4", b"\4\2", b"\x08\x0a" + bytes(range(8)), b"\3\3\7"
+OPTIONS = (b"", MSS, MSS + SACK_PERMITTED + TIMESTAMP + b"\1" + WSCALE, SACK_PERMITTED * 20, MSS + MSS + SACK_PERMITTED + b"\1" + SACK_PERMITTED, b"\4\0" * 5 + b"\2\2" * 4, TIMESTAMP + b"\x13\x12" + bytes(16), b"\0" + MSS + b"\0\0\0")
+
+
+@pytest.mark.parametrize("family", FRONT)
+@pytest.mark.parametrize("kinds", ("mss", "2,4", "sack-permitted", "mss,wscale,sack-permitted,sack,timestamp,md5", "254"))
+def test_tcp_options_taken_away(scene, family, kinds):
+    """Byte for byte as the original, all copies of an option, the checksum right."""
+    scene.run(f"{FRONT[family]} -t mangle -A FORWARD -p tcp -j TCPOPTSTRIP --strip-options {kinds}", 0)
+    for options in OPTIONS:
+        packet = p.tcp(options=options, payload=b"data", **ACROSS[family])
+        (seen,) = scene.send(packet)
+        start = 40 if family == 6 else 20
+        again = p.tcp(options=seen.packet[start + 20 : -4], payload=b"data", **ACROSS[family])
+        assert again[start:] == seen.packet[start:], "a wrong checksum"
+        assert kinds == "254" or options != MSS or "mss" not in kinds or seen.packet[start + 20 : start + 24] == b"\1\1\1\1"
+    scene.send(p.udp(**ACROSS[family]))
+    scene.run(f"{FRONT[family]} -t mangle -vS FORWARD", 0)

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::connmark;
 use super::{
     Extension, addrtype, ah, audit, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
     length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, nfqueue, owner, pkttype, policy, quota,
     realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace, udp,
 };
+use super::{classify, connmark, dscp, ecn, tcpoptstrip, tos, ttl};
 use crate::family::Family;
 
 /// Makes an extension without options.
@@ -103,6 +103,9 @@ pub const MATCHES: &[Known] = &[
     both("esp", esp::new, "esp spi", &[]).but(TRUNCATED),
     only(Family::V6, "frag", frag::new, "frag id, frag frag-off, frag more-fragments, …", &["nft-exthdr"]).but(CUT),
     only(Family::V6, "hbh", hbh::new, "exthdr hbh, hbh hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
+    both("dscp", dscp::new_match, "ip dscp, ip6 dscp", &[]),
+    both("ecn", ecn::new_match, "tcp flags & ecn, ip ecn, ip6 ecn", &[]).but(TRUNCATED),
+    only(Family::V6, "hl", ttl::hl_match, "ip6 hoplimit", &[]),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
     only(Family::V6, "icmpv6", icmp::v6, "=icmp6", &[]),
@@ -127,17 +130,26 @@ pub const MATCHES: &[Known] = &[
     both("state", conntrack::state, "=conntrack", &["nft-ct"]),
     both("statistic", statistic::new, "meta random, numgen inc", &["nft-numgen"]),
     both("tcp", tcp::new, "tcp sport, tcp dport, tcp flags", &[]).but(TRUNCATED),
+    both("tos", tos::new_match, "@nh,8,8, @nh,0,16", &[]),
+    only(Family::V4, "ttl", ttl::ttl_match, "ip ttl", &[]),
     both("udp", udp::new, "udp sport, udp dport", &[]).but(TRUNCATED),
 ];
 
 /// Targets, by name.
 pub const TARGETS: &[Known] = &[
+    both("CLASSIFY", classify::new, "meta priority set", &["nft-priority"])
+        .but("in a chain of the user's it is not seen whether it is called before routing, where xt refuses it"),
     both("CONNMARK", connmark::new_target, "ct mark set, meta mark set", &["nft-ct-mark"])
         .but("part of one mark goes into the other bit by bit; `--left-shift-mark`, `--right-shift-mark`: `nft-shift`"),
     both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
     both("AUDIT", audit::new, "log level audit", &["nft-log"])
         .but("the type is kept for listings; it is in no record of xt_AUDIT's either"),
     both("DNAT", snat::destination, "dnat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
+    both("DSCP", dscp::new_target, "ip dscp set, ip6 dscp set", &["nft-write"]),
+    only(Family::V4, "ECN", ecn::new_target, "ip ecn set", &["nft-write"])
+        .but("only `--ecn-ip-ect`: nft has no words for changing single flags of TCP"),
+    only(Family::V6, "HL", ttl::hl_target, "ip6 hoplimit set", &["nft-write"])
+        .but("not `--hl-inc`, `--hl-dec`: nft has no words for a number that is reckoned from the packet's own"),
     both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
     both("MARK", mark::new_target, "meta mark set", &[]),
     both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),
@@ -157,7 +169,13 @@ pub const TARGETS: &[Known] = &[
     both("TEE", tee::new, "dup to", &["nft-dup"]).but("no `--oif`: nf_tables would not follow the name"),
     only(Family::V4, "TPROXY", tproxy::v4, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
     only(Family::V6, "TPROXY", tproxy::v6, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
+    both("TCPOPTSTRIP", tcpoptstrip::new, "reset tcp option", &["nft-strip"])
+        .but("a packet with an option that is cut short is dropped"),
+    both("TOS", tos::new_target, "ip dscp set, ip ecn set", &["nft-write"])
+        .but("not `--xor-tos` and what else flips bits: nft has no words for it"),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
+    only(Family::V4, "TTL", ttl::ttl_target, "ip ttl set", &["nft-write"])
+        .but("not `--ttl-inc`, `--ttl-dec`: nft has no words for a number that is reckoned from the packet's own"),
 ];
 
 /// Matches of iptables 1.8.13 that are not carried.
@@ -168,15 +186,9 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("connbytes", "not yet carried"),
     not("connlabel", "not yet carried"),
     not("connlimit", "not yet carried"),
-    not("dccp", "not yet carried"),
-    not("cpu", "not yet carried"),
-    not("devgroup", "not yet carried"),
-    not("dscp", "not yet carried"),
-    not("ecn", "not yet carried"),
     not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "not yet carried"),
     not("helper", "not yet carried"),
-    not("hl", "not yet carried"),
     not("ipv6header", "reads on behind the fragment header of later fragments, where nf_tables finds no header"),
     not("ipvs", "nf_tables cannot see a packet's IPVS connection"),
     not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),
@@ -186,14 +198,11 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
     not("set", "a copy of an ipset would miss its next change"),
     not("srh", "not yet carried"),
-    not("socket", "not yet carried"),
     not("srh", "compares one field of the header with another"),
     not("standard", "not a match that can be asked for by name"),
     not("string", "nf_tables does not search a packet's content"),
     not("tcpmss", "nf_tables stops at the first option of a kind, xt passes over malformed ones"),
     not("time", "not yet carried"),
-    not("tos", "not yet carried"),
-    not("ttl", "not yet carried"),
     not("u32", "not yet carried"),
     not("unclean", "gone from the kernel since 2.6"),
 ];
@@ -201,13 +210,9 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
 /// Targets of iptables 1.8.13 that are not carried.
 pub const OTHER_TARGETS: &[NotCarried] = &[
     not("CHECKSUM", "nf_tables cannot fill in a checksum"),
-    not("CLASSIFY", "not yet carried"),
     not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
     not("CONNSECMARK", "copies between security marks, for which nf_tables has no expression"),
     not("DNPT", "nf_tables has no checksum-neutral prefix translation"),
-    not("DSCP", "not yet carried"),
-    not("ECN", "not yet carried"),
-    not("HL", "not yet carried"),
     not("HMARK", "its hash of the packet has no native form"),
     not("IDLETIMER", "its timers live in sysfs"),
     not("LED", "blinks a light that only xt_LED knows"),
@@ -220,9 +225,6 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("SNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("SYNPROXY", "in IPv6, nft_synproxy takes the checksum for an IPv4 packet's and drops nearly all"),
     not("TCPMSS", "not yet carried"),
-    not("TCPOPTSTRIP", "not yet carried"),
-    not("TOS", "not yet carried"),
-    not("TTL", "not yet carried"),
     not("ULOG", "gone from the kernel since 3.17: NFLOG"),
 ];
 

@@ -7,6 +7,7 @@ mod addrtype;
 mod ah;
 mod audit;
 pub mod catalogue;
+mod classify;
 mod comment;
 mod connmark;
 mod conntrack;
@@ -14,6 +15,8 @@ mod cpu;
 mod ct;
 mod dccp;
 mod devgroup;
+mod dscp;
+mod ecn;
 mod esp;
 mod frag;
 mod group;
@@ -49,10 +52,13 @@ mod socket;
 mod statistic;
 mod synproxy;
 mod tcp;
+mod tcpoptstrip;
 mod tee;
+mod tos;
 mod tproxy;
 mod trace;
 mod transport;
+mod ttl;
 mod udp;
 mod value;
 
@@ -198,6 +204,11 @@ impl Place<'_> {
             return Error::Parameter(format!("{} match requires '-p {name}'", name.to_ascii_uppercase()));
         }
         self.invalid()
+    }
+
+    /// Refuses what the kernel knows in one table only.
+    pub fn only_in(&self, table: &str) -> Result<(), Error> {
+        if self.table == table { Ok(()) } else { Err(self.invalid()) }
     }
 
     /// What the kernel's EINVAL becomes.
