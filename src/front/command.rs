@@ -1,8 +1,8 @@
 //! `iptables` and `ip6tables`.
 
-use super::alone;
 use super::context::{Context, may_administer};
 use super::planning::Course;
+use super::{alone, lacking};
 use crate::carrier::Carrier;
 use crate::carrier::nft::only_looks;
 use crate::error::Error;
@@ -110,8 +110,14 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
         }
         Err(error @ Error::Refused(_)) => refuse(context, table, why, error),
         Err(error) => {
-            if matches!(error, Error::Resource(_)) {
-                context.tell(table, &[], why, Err(error.render(&context.dialect())));
+            let said = error.render(&context.dialect()).trim_end().to_owned();
+            let told = match (&error, lacking::for_command(context, &invocation.command)) {
+                (_, Some(lacking)) => Some(format!("{lacking}; {said}")),
+                (Error::Resource(_), None) => Some(said),
+                _ => None,
+            };
+            if let Some(told) = told {
+                context.tell(table, &[], why, Err(told));
             }
             let _ = context.succeed(&out);
             context.fail(&error)

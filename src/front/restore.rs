@@ -1,10 +1,10 @@
 //! `iptables-restore` and `ip6tables-restore`: a file is taken apart by table, carried tables are applied in one
 //! transaction each, and the rest is fed to the backend, in the file's own order.
 
-use super::alone;
 use super::context::{Context, may_administer};
 use super::options::Options;
 use super::planning::Course;
+use super::{alone, lacking};
 use crate::carrier::{Carrier, RestoreError, Section};
 use crate::error::{Error, reason};
 use crate::iptables::dialect::{Dialect, Variant};
@@ -273,7 +273,19 @@ fn section(
             let _ = context.succeed(&out);
             Ok(())
         }
-        Err(error) => Err(failed(error)),
+        Err(failure) => {
+            let refused =
+                matches!(&failure.error, Error::Resource(_) | Error::Table(_)) && failure.line == section.commit;
+            match refused.then(|| lacking::for_lines(context, table, &section.lines)).flatten() {
+                None => Err(failed(failure)),
+                Some((line, lacking)) => {
+                    context.tell(table, &[], why, Err(format!("line {line}: {lacking}")));
+                    // iptables-nft names the rule's line, iptables-legacy that of the COMMIT.
+                    let line = if context.dialect().variant == Variant::Nft { line } else { failure.line };
+                    Err(failed(RestoreError { line, ..failure }))
+                }
+            }
+        }
     }
 }
 
