@@ -48,6 +48,8 @@ pub struct Section<'a> {
     pub counters: bool,
     /// `--test`
     pub test: bool,
+    /// Comments are printed.
+    pub comments: bool,
     /// Tells what is done. iptables-restore's `--verbose` does so without `--noflush` alone.
     pub verbose: bool,
 }

@@ -354,6 +354,11 @@ impl Carrier for NftCarrier {
         let compute = |table: &mut Table| {
             out.truncate(start);
             warnings.clear();
+            if section.comments && dialect.variant == Variant::Nft {
+                // iptables-nft-restore does what it has read at the end of the table.
+                let comments = section.lines.iter().filter(|(_, text)| text.starts_with('#'));
+                out.extend(comments.map(|(_, text)| format!("{text}\n")));
+            }
             let mut session = Session { table, dialect: &dialect, out };
             if !section.noflush {
                 session.clear(section.verbose);
@@ -389,7 +394,7 @@ pub(super) fn line(
     text: &str,
 ) -> Result<(), Error> {
     match restore::read_line(text) {
-        Line::Comment(text) if section.verbose => {
+        Line::Comment(text) if section.comments && session.dialect.variant == Variant::Legacy => {
             session.out.push_str(&format!("#{text}\n"));
             Ok(())
         }

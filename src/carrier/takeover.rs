@@ -196,6 +196,7 @@ impl NftCarrier {
             noflush: false,
             counters: true,
             test: false,
+            comments: false,
             verbose: false,
         };
         let mut session = Session { table: &mut table, dialect: &dialect, out: &mut out };

@@ -5,7 +5,7 @@
 use super::context::Context;
 use super::options::{Ended, Options, Wrong};
 use crate::error::Error;
-use crate::iptables::dialect::Dialect;
+use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::Tool;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -54,7 +54,9 @@ pub fn not_permitted() -> Error {
 pub fn heed(context: &Context, read: Result<Options, Wrong>) -> Result<Options, ExitCode> {
     let name = context.front.name();
     if context.has_backend() {
-        return read.ok().filter(|options| options.ended.is_none()).ok_or_else(|| context.pass_through());
+        let legacy = context.dialect().variant == Variant::Legacy;
+        let plain = |options: &Options| options.ended.is_none() && !(legacy && options.odd_wait);
+        return read.ok().filter(plain).ok_or_else(|| context.pass_through());
     }
     let fail = |text: String| {
         let _ = io::stderr().write_all(text.as_bytes());

@@ -23,6 +23,10 @@ pub struct Options {
     pub file: Option<OsString>,
     /// `-w`: `Some(None)` waits for ever, `Some(Some(s))` s seconds.
     pub wait: Option<Option<u32>>,
+    /// How often `-W` was given.
+    pub intervals: usize,
+    /// `-w` or `-W` is given as iptables-legacy-restore does not take it.
+    pub odd_wait: bool,
     /// The file is left away, and of iptables-save's options the table.
     pub passed: Vec<OsString>,
     /// Why nothing else matters.
@@ -114,6 +118,7 @@ impl Options {
                 Token::MissingValue(word) => return Err(Wrong::Option(missing(word))),
             }
         }
+        options.odd_wait |= options.intervals > 0 && options.wait.is_none();
         while let Some(word) = scanner.detached() {
             files.push(word);
         }
@@ -154,8 +159,12 @@ impl Options {
             Id::Wait | Id::Interval => {
                 let option = if id == Id::Wait { "-w" } else { "-W" };
                 let number = value.map(|value| value.text).or_else(|| scanner.detached());
-                if id == Id::Wait {
-                    self.wait = Some(number.and_then(|number| number.parse().ok()));
+                let read = number.and_then(|number| number.parse().ok());
+                let attached = value.and_then(|value| value.attached_to).is_some_and(|word| !word.starts_with("--"));
+                self.odd_wait |= attached || read.is_none() && (number.is_some() || id == Id::Interval);
+                match id {
+                    Id::Wait => self.wait = Some(read),
+                    _ => self.intervals += 1,
                 }
                 passed = std::iter::once(option).chain(number).map(str::to_owned).collect();
             }

@@ -154,7 +154,13 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
 }
 
 fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines: &[&[u8]], text: &[u8]) -> ExitCode {
-    for part in parts(lines, carried) {
+    let (dialect, parts) = (context.dialect(), parts(lines, carried));
+    let fed = parts.iter().any(|part| matches!(part, Part::Backend(range) if is_fed(context, options, lines, range)));
+    // Where it is given a part of the file, the backend says so itself.
+    if dialect.variant == Variant::Legacy && dialect.version >= (1, 8, 8) && !fed {
+        context.warn(&vec!["Ignoring deprecated --wait-interval option.".to_owned(); options.intervals]);
+    }
+    for part in parts {
         let done = match part {
             Part::Backend(range) if !context.has_backend() => outside(context, options, lines, range),
             Part::Backend(range) => feed(context, options, lines, range, text),
@@ -208,6 +214,12 @@ fn outside(
     Ok(())
 }
 
+/// Whether the backend has to see these lines: blank ones and comments say nothing to it.
+fn is_fed(context: &Context, options: &Options, lines: &[&[u8]], range: &std::ops::Range<usize>) -> bool {
+    let own = lines.get(range.clone()).unwrap_or_default();
+    context.has_backend() && (options.verbose || own.iter().any(|line| !line.is_empty() && !line.starts_with(b"#")))
+}
+
 /// Gives the backend its lines, with blank ones before them, so that it counts as the whole file does.
 fn feed(
     context: &Context,
@@ -218,7 +230,7 @@ fn feed(
 ) -> Result<(), ExitCode> {
     let own = lines.get(range.clone()).unwrap_or_default();
     let ends_bare = range.end == lines.len() && !whole.ends_with(b"\n");
-    if !options.verbose && own.iter().all(|line| line.is_empty() || line.starts_with(b"#")) {
+    if !is_fed(context, options, lines, &range) {
         return Ok(());
     }
     let mut input = vec![b'\n'; range.start];
@@ -260,6 +272,7 @@ fn section(
         noflush: options.noflush,
         counters: options.counters,
         test: options.test,
+        comments: options.verbose,
         verbose: options.verbose && !options.noflush,
     };
     let mut carrier = context.carrier(table).map_err(|error| context.fail(&error))?;
