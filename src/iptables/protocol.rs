@@ -18,6 +18,7 @@ pub mod ip {
     pub const AH: u8 = 51;
     pub const ICMPV6: u8 = 58;
     pub const COMP: u8 = 108;
+    pub const IPCOMP: u8 = 108;
     pub const SCTP: u8 = 132;
     pub const MH: u8 = 135;
     pub const UDPLITE: u8 = 136;
@@ -38,6 +39,9 @@ const BUILT_IN: &[(&str, u8)] = &[
     ("mh", ip::MH),
     ("all", 0),
 ];
+
+/// Names more that iptables knows from 1.8.11 on, where it no longer asks /etc/protocols for the name of a number.
+const NEWER: &[(&str, u8)] = &[("dccp", ip::DCCP), ("ipcomp", ip::IPCOMP), ("mobility-header", ip::MH)];
 
 /// The protocol a rule asks for with `-p`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +81,9 @@ pub fn name(number: u8, dialect: &Dialect) -> Option<&'static str> {
     match number {
         0 | ip::TCP | ip::UDP | ip::ICMP => built_in_name(number),
         ip::ICMPV6 if dialect.version < (1, 8, 8) => Some("icmpv6"),
-        _ if dialect.version >= (1, 8, 11) => built_in_name(number),
+        _ if dialect.version >= (1, 8, 11) => {
+            NEWER.iter().find(|(_, n)| *n == number).map(|(name, _)| *name).or_else(|| built_in_name(number))
+        }
         _ => names::protocol_name(number).or_else(|| built_in_name(number)),
     }
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::port::{Ports, parse_loose_range};
-use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext, value};
+use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::address::{Network, octets, parse_with_mask};
@@ -355,6 +355,16 @@ impl Extension for Conntrack {
             }
         }
         Ok(())
+    }
+
+    /// Not while it is read: a rule that an older version has set is read again.
+    fn validate(&self, place: &Place<'_>) -> Result<(), Error> {
+        match self.protocol {
+            Some(Is { value: 0, .. }) if place.dialect.version >= (1, 8, 11) => {
+                Err(Error::Parameter("conntrack: rule would never match protocol".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish(&mut self, _rule: &Finished<'_>) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
+use crate::iptables::dialect::Dialect;
 use crate::iptables::number;
 use crate::iptables::protocol::ip;
 use crate::iptables::rule::bang;
@@ -96,6 +97,18 @@ const V6_NAMES: &[Named] = &[
     ("redirect", 137, None),
 ];
 
+/// What 1.8.10 and later know too (RFC 2710, RFC 3810; man page of ip6tables-extensions).
+const V6_NEWER_NAMES: &[Named] = &[
+    ("mld-listener-query", 130, None),
+    ("mld-listener-report", 131, None),
+    ("mld-listener-done", 132, None),
+    ("mld-listener-reduction", 132, None),
+];
+
+/// The first version with [`V6_NEWER_NAMES`], and with codes of [`ANY`] that are shown again. They have no effect: the
+/// kernel looks at no code where the type is any.
+const NEWER: (u16, u16, u16) = (1, 8, 10);
+
 #[derive(Clone, Debug)]
 struct Icmp {
     family: Family,
@@ -115,11 +128,12 @@ pub fn v6() -> Box<dyn Extension> {
 }
 
 impl Icmp {
-    fn names(&self) -> &'static [Named] {
-        match self.family {
-            Family::V4 => V4_NAMES,
-            Family::V6 => V6_NAMES,
-        }
+    fn names(&self, dialect: &Dialect) -> impl Iterator<Item = &'static Named> {
+        let (names, newer) = match self.family {
+            Family::V4 => (V4_NAMES, [].as_slice()),
+            Family::V6 => (V6_NAMES, V6_NEWER_NAMES),
+        };
+        names.iter().chain(if dialect.version >= NEWER { newer } else { &[] })
     }
 
     /// `ICMP` or `ICMPv6`, for messages.
@@ -134,10 +148,10 @@ impl Icmp {
         self.family == Family::V4 && self.kind == ANY
     }
 
-    fn parse(&self, text: &str) -> Result<(u8, Option<u8>), Error> {
+    fn parse(&self, text: &str, dialect: &Dialect) -> Result<(u8, Option<u8>), Error> {
         let title = self.title();
         let begins = |name: &str| name.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text));
-        let mut candidates = self.names().iter().filter(|(name, ..)| begins(name));
+        let mut candidates = self.names(dialect).filter(|(name, ..)| begins(name));
         match (candidates.next(), candidates.next()) {
             (Some((_, kind, code)), None) => return Ok((*kind, *code)),
             (Some((first, ..)), Some((second, ..))) => {
@@ -153,6 +167,7 @@ impl Icmp {
         let unknown = |what: &str, part: &str| Error::Parameter(format!("Unknown {title} {what} `{part}'"));
         let kind = number::parse(kind, 255).ok_or_else(|| unknown("type", kind))? as u8;
         let code = match code {
+            Some("0:255") if dialect.version >= NEWER => None,
             Some(code) => Some(number::parse(code, 255).ok_or_else(|| unknown("code", text))? as u8),
             None => None,
         };
@@ -183,7 +198,7 @@ impl Extension for Icmp {
     }
 
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
-        (self.kind, self.code) = self.parse(input.value)?;
+        (self.kind, self.code) = self.parse(input.value, input.dialect)?;
         self.inverted = input.inverted;
         Ok(())
     }
@@ -198,9 +213,12 @@ impl Extension for Icmp {
             Family::V6 => "icmpv6-type",
         };
         let _ = write!(out, "{} --{option} ", bang(self.inverted));
-        let spec = matches!(form, Form::Spec);
+        let codes = match form {
+            Form::Spec => true,
+            Form::Save(dialect) => dialect.version >= NEWER,
+        };
         let _ = match self.code {
-            _ if self.is_any() && !(spec && self.code.is_some()) => write!(out, "any"),
+            _ if self.is_any() && !(codes && self.code.is_some()) => write!(out, "any"),
             Some(code) => write!(out, "{}/{code}", self.kind),
             None => write!(out, "{}", self.kind),
         };
@@ -211,7 +229,7 @@ impl Extension for Icmp {
             Family::V4 => " icmp",
             Family::V6 => " ipv6-icmp",
         });
-        let named = self.names().iter().find(|(_, kind, code)| (*kind, *code) == (self.kind, self.code));
+        let named = self.names(style.dialect).find(|(_, kind, code)| (*kind, *code) == (self.kind, self.code));
         if let Some((name, ..)) = named.filter(|_| !style.numeric) {
             let _ = write!(out, " {}{name}", if self.inverted { "!" } else { "" });
             return;
