@@ -100,6 +100,13 @@ def icmp(kind=8, code=0, source=PEER4, target=OURS4, **more):
     return ip(58 if six else 1, _sealed(58 if six else 1, segment, 2, source, target), source, target, **more)
 
 
+def error(kind, code, about, source=PEER4, target=OURS4, **more):
+    """An ICMP error about the packet `about`."""
+    six = ":" in source
+    segment = struct.pack("!BBHI", kind, code, 0, 0) + about
+    return ip(58 if six else 1, _sealed(58 if six else 1, segment, 2, source, target), source, target, **more)
+
+
 def other(kind, source=PEER4, target=OURS4, payload=b"\0" * 24, **more):
     return ip(kind, payload, source, target, **more)
 
