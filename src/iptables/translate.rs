@@ -83,7 +83,8 @@ impl Rule {
     /// before what the target does first; the first alternative's begins with this rule's counters. Whatever has no
     /// exact form is refused, naming the option.
     pub fn translate(&self, context: &TranslateContext<'_>) -> Result<Vec<Alternative>, Refusal> {
-        let rule = RuleContext { place: context, protocol: self.protocol };
+        let whole = self.fragment == Some(true) || self.matches.iter().any(|m| m.sees_no_later_fragment());
+        let rule = RuleContext { place: context, protocol: self.protocol, whole };
         let mut alternatives = vec![self.translate_base()?];
         for m in &self.matches {
             alternatives = product(&alternatives, &m.translate(&rule)?);

@@ -35,6 +35,8 @@ pub fn transport(op: Op) -> Vec<Alternative> {
     rules.push(vec![l4(33), Expr::Match(Match { key: kind, mask: Some(vec![0x1e]), op, value: several })]);
     // A word of a packet, as xt_u32 reads it.
     for key in [raw(Base::Transport, 96, 32), raw(Base::Network, 160, 32), raw(Base::Network, 752, 32)] {
+        let but_one = Value::Set(vec![from_to([0, 0, 0, 0], [0, 1, 0, 1]), from_to([0, 1, 0, 3], [0xff; 4])]);
+        rules.push(vec![Expr::Match(Match { key, mask: Some(vec![0, 0xff, 0, 0xff]), op, value: but_one })]);
         for mask in [[0xff, 0xff, 0xff, 0], [0, 0xff, 0xff, 0xff], [0x0f, 0, 0, 0], [0x0f, 0xff, 0, 0xf0]] {
             rules.push(vec![l4(17), masked(key, mask, op, [0, 0x10, 0, 0])]);
             let (from, to) = (vec![0, 1, 0, 0], vec![0, 9, 0, 0]);

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Extension, addrtype, ah, audit, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp, iprange,
-    length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, nfqueue, owner, pkttype, policy, quota,
-    realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace, udp,
+    Extension, addrtype, ah, audit, bpf, comment, conntrack, cpu, ct, dccp, devgroup, esp, frag, hbh, icmp, ipcomp,
+    iprange, length, limit, log, mac, mark, masquerade, mh, multiport, netmap, nflog, nfqueue, owner, pkttype, policy,
+    quota, realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace,
+    u32, udp,
 };
 use super::{classify, connmark, dscp, ecn, tcpoptstrip, tos, ttl};
 use crate::family::Family;
@@ -88,11 +89,14 @@ const ROUTING: &str =
     "more than two addresses, or `--rt-0-not-strict`; a header longer than the packet matches, where xt drops it";
 const ONCE: &str = "not behind a match that counts, as `limit`: it takes two rules";
 
+const PROGRAMS: &str = "programs that do more than compare fields at known places, or behind an IPv4 header";
+
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
     both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
     only(Family::V4, "ah", ah::v4, "ah spi", &[]).but(TRUNCATED),
     only(Family::V6, "ah", ah::v6, "ah spi, ah hdrlength, ah reserved", &[]).but(AH),
+    both("bpf", bpf::new, "@nh, @th", &["nft-set"]).but(PROGRAMS),
     both("comment", comment::new, "comment", &[]),
     both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
@@ -132,6 +136,7 @@ pub const MATCHES: &[Known] = &[
     both("tcp", tcp::new, "tcp sport, tcp dport, tcp flags", &[]).but(TRUNCATED),
     both("tos", tos::new_match, "@nh,8,8, @nh,0,16", &[]),
     only(Family::V4, "ttl", ttl::ttl_match, "ip ttl", &[]),
+    both("u32", u32::new, "@nh, @th", &["nft-set"]).but(PROGRAMS),
     both("udp", udp::new, "udp sport, udp dport", &[]).but(TRUNCATED),
 ];
 
@@ -180,7 +185,6 @@ pub const TARGETS: &[Known] = &[
 
 /// Matches of iptables 1.8.13 that are not carried.
 pub const OTHER_MATCHES: &[NotCarried] = &[
-    not("bpf", "not yet carried"),
     not("cgroup", "not yet carried"),
     not("cluster", "the kernel's own hash of the source address has no native form that nft can list again"),
     not("connbytes", "not yet carried"),
@@ -204,6 +208,8 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("tcpmss", "nf_tables stops at the first option of a kind, xt passes over malformed ones"),
     not("time", "not yet carried"),
     not("u32", "not yet carried"),
+    not("tos", "not yet carried"),
+    not("ttl", "not yet carried"),
     not("unclean", "gone from the kernel since 2.6"),
 ];
 

@@ -6,6 +6,7 @@
 mod addrtype;
 mod ah;
 mod audit;
+mod bpf;
 pub mod catalogue;
 mod classify;
 mod comment;
@@ -59,8 +60,10 @@ mod tproxy;
 mod trace;
 mod transport;
 mod ttl;
+mod u32;
 mod udp;
 mod value;
+mod word;
 
 use catalogue::{Known, MATCHES, NotCarried, OTHER_MATCHES, OTHER_TARGETS, TARGETS};
 
@@ -331,6 +334,8 @@ pub struct RuleContext<'a> {
     pub place: &'a TranslateContext<'a>,
     /// `-p`, for which the rule's base already has a match.
     pub protocol: Protocol,
+    /// Whether no fragment but the first meets the rule, by something else that it says.
+    pub whole: bool,
 }
 
 /// What a name behind `-m` or `-j` stands for.

@@ -239,7 +239,7 @@ mod tests {
     /// What the alternatives make of an IPv4 type of service.
     fn run(target: &TosTarget, tos: u8) -> u8 {
         let place = TranslateContext { family: Family::V4, table: "mangle", chain: "PREROUTING" };
-        let context = RuleContext { place: &place, protocol: Protocol::default() };
+        let context = RuleContext { place: &place, protocol: Protocol::default(), whole: false };
         let mut tos = tos;
         let mut acted = 0;
         for alternative in target.translate(&context).expect("it can be carried") {
