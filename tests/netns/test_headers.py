@@ -1,6 +1,7 @@
 """Matches on headers: transport protocols beside TCP, UDP and ICMP, IPv6 extension headers, and words at any place (u32, bpf)."""
 
 import shlex
+import socket
 import struct
 
 import pytest
@@ -10,6 +11,12 @@ import packets as p
 SIX = {"source": p.PEER6, "target": p.OURS6}
 FRONTS = ("iptables", "ip6tables")
 
+# Docker's looks at the VNI 4097 of VXLAN, in its older form and its newer one.
+VNI_U32 = "-m u32 --u32 '0>>22&0x3C@12&0xFFFFFF00=0x100100'"
+VNI_BPF = "-m bpf --bytecode '7,32 0 0 4294963252,7 0 0 0,64 0 0 4,116 0 0 8,21 1 0 4097,6 0 0 0,6 0 0 4294967295'"
+# tcpdump's udp and port 53, behind IPv4 headers of any length.
+PORT_53 = "-m bpf --bytecode '11,48 0 0 9,21 0 8 17,40 0 0 6,69 6 0 8191,177 0 0 0,72 0 0 0,21 2 0 53,72 0 0 2,21 0 1 53,6 0 0 65535,6 0 0 0'"
+
 # What both take, and say in the same words.
 BOTH = (
     "-p sctp -m sctp", "-p sctp --dport 80", "-p sctp --sport 1: ! --dport :9", "-p sctp --dport 0:65535", "-p sctp --dport 5:5", "-p 132 --destination-port 9 -j DROP", "-p sctp ! --sport 7 --dport :", "-p sctp --sport 2905",
@@ -18,9 +25,11 @@ BOTH = (
     "-p esp -m esp", "-p esp --espspi 5", "-p esp ! --espspi 5:9", "-p esp --espspi :", "-p esp --espspi 0x10:", "-p esp --espspi 4:4 -j DROP", "-p esp --espspi 4294967295", "-p esp ! --espspi 9:5",
     "-p 108 -m ipcomp", "-p ipcomp --ipcompspi 5", "-p 108 -m ipcomp ! --ipcompspi 5:9", "-p 108 -m ipcomp --compres", "-p 108 -m ipcomp ! --ipcompspi 70000", "-p 108 -m ipcomp --ipcompspi 9:70000 --compres -j DROP",
     "-p udplite -m multiport --dports 80,90:95", "-p sctp -m multiport ! --ports 80,90", "-p dccp -m multiport --sports 1:5",
+    "-m u32 --u32 '6&0xFF=1:5'", "-m u32 --u32 ' 6 & 0xFF = 6 && 4 & 0x3FFF = 0'", "-m u32 --u32 '0&0xFFFF=0x100:0xFFFF,5' -j DROP", "-m u32 ! --u32 '0<<8>>8=010'", "-m u32 --u32 '0>>31=+1,3 : 5,9'", "-m u32 --u32 '0&1&2&3&4&5&6&7&8&0xff9=0'", "-m u32 --u32 '0x0=0x0&&0x4=0x1,0x5:0x9'",
+    "-m bpf --bytecode '4,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0'", "-m bpf --bytecode '4,48 0 0 9,21 0 1 17,6 0 0 1,6 0 0 0,' -j DROP", "-m bpf --bytecode '1,6 0 0  1 '", "-m bpf --bytecode '1, 6 0 0 -1 junk'", "-m bpf --bytecode '1,6 300 0 7'", "-m bpf --bytecode '2,48 0 0 9,22 0 0 0'",
 )
 ONLY = {
-    "iptables": ("-p ah -m ah", "-p ah --ahspi 5", "-p ah ! --ahspi 5:9", "-p ah --ahspi :", "-p 51 --ahspi :32 -j DROP"),
+    "iptables": ("-p ah -m ah", "-p ah --ahspi 5", "-p ah ! --ahspi 5:9", "-p ah --ahspi :", "-p 51 --ahspi :32 -j DROP", VNI_U32, f"-p udp --dport 4789 {VNI_U32}", f"-p udp --dport 4789 {VNI_BPF}", f"-p udp ! -f {VNI_BPF} -j DROP", PORT_53),
     "ip6tables": ("-m ah", "-m ah --ahspi 5", "-m ah ! --ahspi 5:9", "-m ah --ahlen 24", "-m ah ! --ahlen 24 --ahres --ahspi 7", "-m ah --ahlen 0", "-m ah --ahlen 24 --ahres -j DROP",
         "-m frag", "-m frag --fragid 5", "-m frag ! --fragid 5:9", "-m frag --fraglen 42", "-m frag ! --fraglen 8", "-m frag --fragres", "-m frag --fragfirst", "-m frag --fragmore", "-m frag --fraglast", "-m frag ! --fragid 1 ! --fraglen 42 --fragres --fragfirst --fraglast -j DROP", "-m frag --fragmore --fragfirst", "-p udp -m frag --fraglast",
         "-m rt", "-m rt --rt-type 0 -j DROP", "-m rt ! --rt-type 4", "-m rt --rt-segsleft 1:3", "-m rt ! --rt-segsleft 2", "-m rt --rt-len 24", "-m rt ! --rt-len 8", "-m rt --rt-type 0 --rt-0-res", "-m rt --rt-type 0 --rt-0-addrs ::1,::2", "-m rt --rt-type 0 --rt-len 24 --rt-0-addrs 2001:db8::1 --rt-0-res", "-m rt ! --rt-type 300", "-m rt ! --rt-len 25",
@@ -35,6 +44,9 @@ WRONG = (
     "-p dccp --dport x", "-p dccp --dccp-types FOO", "-p dccp --dccp-option 0", "-p dccp --dccp-option 256", "-m dccp", "-p dccp --dport 1 --dport 2", "-p udp -m dccp", "-p dccp --dport 1:2:3",
     "-p esp --espspi x", "-p esp --espspi 4294967296", "-p esp --espspi 1:2:3", "-p esp --espspi 1 --espspi 2", "-m esp --espspi 1", "-p tcp -m esp",
     "-m ipcomp", "-p 108 -m ipcomp --ipcompspi x", "-p 108 -m ipcomp ! --compres",
+    "-m u32", *(f"-m u32 --u32 '{test}'" for test in ("", "0=1:", "0=:5", "0", "0=", "0&", "0=1&&", "x=1", "0=1&2", "0>>64=1", "0<<32=1", "0=4294967296", "0=-1", "0>22=1", "0<1=1", "0=1x", "0?1=1", "0=1 2", "0 1=1", "0=1,", "0=1=2", "0&=1", "0=0x1g", "&&0=1", "08=1", "0&1&2&3&4&5&6&7&8&9&10=1", "0=1,2,3,4,5,6,7,8,9,10,11", "&&".join(["0=1"] * 11), "&&".join(["0=1"] * 12))),
+    "-m u32 --u32 0=1 --u32 0=2", "-m bpf", "-m bpf ! --bytecode '1,6 0 0 1'", "-m bpf --bytecode '1,6 0 0 1' --bytecode '1,6 0 0 0'",
+    *(f"-m bpf --bytecode '{code}'" for code in ("3,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0", "5,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0", "0,", "x", "", "1", "1,", "1,48 0 0 9", "65,6 0 0 0", "-1,6 0 0 1", "2,21 0 5 0,6 0 0 0", "1,70000 0 0 1", "1,6 0 0", "1,6 0 0 x", "2,6 0 0 1,,6 0 0 0", "1,6,0,0,1", "1 ,6 0 0 1", "2,5 0 0 1,6 0 0 0", "2,100 0 0 32,6 0 0 0", "2,52 0 0 0,6 0 0 0", "2,99 0 0 16,6 0 0 0", "2,255 0 0 0,6 0 0 0")),
 )
 WRONG_ONLY = {"iptables": ("-m ah", "-m ah --ahspi 5", "-p ah --ahlen 24", "-p 51 --ahspi x", "-p 51 --ahspi 1:2:3"), "ip6tables": ("-m ah --ahspi x", "-m ah ! --ahres", "-m ah --ahlen x", "-m ah --ahspi 1 --ahspi 2",
         "-m frag --fraglast --fragmore", "-m frag --fragid x", "-m frag ! --fragfirst", "-m frag --fraglen x", "-m rt --rt-0-res", "-m rt --rt-0-addrs ::1", "-m rt --rt-type 2 --rt-0-res", "-m rt ! --rt-type 0 --rt-0-res", "-m rt --rt-type 0 --rt-0-not-strict", "-m rt --rt-type x", "-m rt --rt-segsleft 4294967296",
@@ -43,8 +55,9 @@ WRONG_ONLY = {"iptables": ("-m ah", "-m ah --ahspi 5", "-p ah --ahlen 24", "-p 5
 # What ours refuses, the original takes it.
 NO_FORM = (
     "-p sctp ! --dport 0:65535", "-p sctp --chunk-types any DATA,INIT", "-p sctp ! --chunk-types only DATA:Be,SACK", "-p sctp --chunk-types all ALL", "-p dccp --dport 5:3", "-p dccp --dccp-option 5", "-p dccp --dccp-types ''", "-p esp ! --espspi :", "-p esp --espspi 9:5", "-p 108 -m ipcomp --ipcompspi 70000",
+    "-m u32 --u32 '0&0xf0=1'", "-m u32 --u32 '0>>22&0x3C@12>>26&0x3C@8=1'", "-m u32 ! --u32 '60=1'", "-m u32 --u32 '1000=1'", "-m bpf --bytecode '1,6 0 0 0'", "-m bpf --bytecode '2,128 0 0 0,22 0 0 0'", "-m bpf --bytecode '2,32 0 0 4294963220,22 0 0 0'", f"-p tcp {VNI_BPF}", VNI_BPF,
 )
-NO_FORM_ONLY = {"iptables": ("-p ah ! --ahspi :", "-p ah --ahspi 9:5"), "ip6tables": ("-p udp -m ah", "! -p udp -m ah", "-m ah --ahlen 23",
+NO_FORM_ONLY = {"iptables": ("-p ah ! --ahspi :", "-p ah --ahspi 9:5", f"-p udp {VNI_BPF}"), "ip6tables": (VNI_U32, f"-p udp --dport 4789 {VNI_BPF}", "-m bpf --bytecode '3,177 0 0 0,64 0 0 0,22 0 0 0'", "-p udp -m ah", "! -p udp -m ah", "-m ah --ahlen 23",
         "-m frag --fragid 9:5", "-m frag ! --fragid :", "-m rt --rt-type 256", "-m rt ! --rt-segsleft :", "-m rt --rt-len 25", "-m rt --rt-type 0 --rt-0-addrs ::1 --rt-0-not-strict", "-m rt --rt-type 0 --rt-0-addrs ::1,::2,::3", "-m hbh --hbh-opts 5", "-m dst --dst-opts 1:4,5", "-m hbh --hbh-len 0", "-m dst --dst-len 70000", "-p mh ! --mh-type :",
         "-m eui64", "-m ipv6header --header hop-by-hop", "-m ipv6header --header frag --soft", "-m srh", "-m srh --srh-segs-left-eq 1",
     )}
@@ -154,6 +167,19 @@ def mobility(kind, behind=59):
     return p.ip(135, struct.pack("!BBBBHH", behind, 0, kind, 0, 0, 0), p.PEER6, p.OURS6)
 
 
+def ipv4(kind, segment, options=b"", fragment=0, more=False, source=p.PEER4, target=p.OURS4):
+    """An IPv4 packet whose header has options."""
+    length, place = 20 + len(options), fragment | (0x2000 if more else 0)
+    head = struct.pack("!BBHHHBBH4s4s", 0x40 | length // 4, 0, length + len(segment), 1, place, 64, kind, 0, *map(socket.inet_aton, (source, target))) + options
+    return head[:10] + struct.pack("!H", p.checksum(head)) + head[12:] + segment
+
+
+def vxlan(vni, dport=4789, cut=None, **header):
+    """A frame in VXLAN (RFC 7348, 5), of which the last bytes may be cut off."""
+    inner = struct.pack("!II", 0x08000000, vni << 8) + bytes(14)
+    return ipv4(17, (struct.pack("!HHHH", 5000, dport, 8 + len(inner), 0) + inner)[:cut], **header)
+
+
 # rule: packets that it means, packets that it does not.
 MEETS = lambda **to: {
     "-p sctp --dport 80": ([sctp(**to)], [sctp(dport=81, **to), dccp(**to), p.udp(dport=80, **to)]),
@@ -188,7 +214,21 @@ MEETS4 = {
     "-p ah -m ah --ahspi 0": ([], [LATER(51, bytes(16))]),
     "-p 108 -m ipcomp --ipcompspi :": ([], [LATER(108, bytes(16))]),
 }
+NOPS = bytes([1, 1, 1, 1])
+OURS, OTHERS = [vxlan(4097), vxlan(4097, options=NOPS), vxlan(4097, options=NOPS * 10), vxlan(4097, cut=16), vxlan(4097, more=True)], [vxlan(4098), vxlan(1), vxlan(4098, options=NOPS), vxlan(4097, cut=15)]
+MEETS4.update({
+    VNI_U32: (OURS + [vxlan(4097, fragment=2), vxlan(4097, fragment=9, options=NOPS * 2), vxlan(4097, dport=9)], OTHERS + [vxlan(4097, cut=8), vxlan(4097, cut=0), vxlan(7, fragment=2)]),
+    f"-p udp {VNI_U32}": (OURS + [vxlan(4097, fragment=2)], OTHERS + [vxlan(7, fragment=2), ipv4(6, vxlan(4097)[20:])]),
+    f"-p udp ! -f {VNI_BPF}": (OURS + [vxlan(4097, dport=9)], OTHERS + [vxlan(4097, cut=8), vxlan(4097, cut=0), vxlan(4097, fragment=2), vxlan(0, fragment=2), ipv4(6, vxlan(4097)[20:])]),
+    f"-p udp -m multiport --dports 4789,8472 {VNI_BPF}": (OURS, OTHERS + [vxlan(4097, dport=9)]),
+    PORT_53: ([p.udp(dport=53), p.udp(sport=53), ipv4(17, p.udp(dport=53)[20:], NOPS)], [p.udp(), p.tcp(dport=53), ipv4(17, p.udp(dport=53)[20:], fragment=2), ipv4(17, p.udp()[20:], NOPS)]),
+    "-m u32 --u32 '6&0xFF=1:6,17&&4&0x1FFF=0&&0>>22&0x3C@0>>16=1000'": ([p.udp(), p.tcp()], [p.udp(sport=1001), p.other(50), ipv4(17, p.udp()[20:], fragment=2)]),
+    "-m u32 ! --u32 '6&0xFF=17&&16=0x0a090001'": ([p.tcp(), p.udp(target="10.9.0.255")], [p.udp()]),
+})
 MEETS6 = {
+    "-m u32 --u32 '4>>8&0xff=17&&40&0xffff=53'": ([p.udp(dport=53, **SIX)], [p.udp(**SIX), p.tcp(dport=53, **SIX)]),
+    "-m u32 ! --u32 '4>>8&0xff=17'": ([p.tcp(**SIX)], [p.udp(**SIX)]),
+    "-m bpf --bytecode '6,48 0 0 6,21 0 3 17,40 0 0 42,21 0 1 53,6 0 0 1,6 0 0 0'": ([p.udp(dport=53, **SIX)], [p.udp(**SIX), p.tcp(dport=53, **SIX), p.ip(17, b"\0" * 3, p.PEER6, p.OURS6)]),
     "-m ah": ([ah(**SIX)], [p.udp(**SIX), esp(5, **SIX)]),
     "-m ah --ahspi 5 --ahlen 24": ([ah(**SIX)], [ah(6, **SIX), ah(icv=16, **SIX)]),
     "-m ah ! --ahlen 24": ([ah(icv=0, **SIX)], [ah(**SIX)]),
@@ -238,3 +278,11 @@ CASES = [(front, rule, *packets) for front, table in (("iptables", {**MEETS(), *
 def test_packets(scene, front):
     for _, rule, match, other in filter(lambda case: case[0] == front, CASES):
         scene.meets(front, "raw", "PREROUTING", f"{rule} -j DROP", match, other)
+
+
+@pytest.mark.parametrize("vni", [VNI_U32, VNI_BPF])
+def test_dockers_overlays(scene, vni):
+    """What leaves for an encrypted overlay is marked, what comes in for one without IPsec is dropped; other overlays are not touched."""
+    away = {"source": p.OURS4, "target": p.PEER4}
+    scene.meets("iptables", "mangle", "OUTPUT", f"-p udp --dport 4789 {vni} -j MARK --set-mark 13681891", [vxlan(4097, **away)], [vxlan(4098, **away), vxlan(4097, dport=4790, **away)], at="host")
+    scene.meets("iptables", "filter", "INPUT", f"-p udp --dport 4789 {vni} -j DROP", [vxlan(4097), vxlan(4097, options=NOPS * 3)], [vxlan(4098), vxlan(4097, dport=4790)])

@@ -154,6 +154,10 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((if negative { number.wrapping_neg() } else { number }, digits.get(end..)?))
 }
 
+/// Codes of returns, of moves between registers, and of loads from elsewhere than memory.
+const OTHER_CODES: [u16; 15] =
+    [0x06, 0x16, 0x07, 0x87, 0x00, 0x01, 0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0x80, 0x81, 0xb1];
+
 /// What a register holds.
 #[derive(Clone, Copy, Debug)]
 enum Held {
@@ -368,15 +372,18 @@ impl Bpf {
     fn is_sound(&self) -> bool {
         let inside = |(at, now): (usize, &Instruction)| {
             let left = self.program.len().saturating_sub(at + 1);
-            match (now.code & code::CLASS, now.code & code::OP) {
-                (code::JMP, code::JA) => (now.k as usize) < left,
+            let by_number = now.code & code::X == 0;
+            let taken = match (now.code & code::CLASS, now.code & code::OP) {
+                (code::JMP, code::JA) => now.code == 0x05 && (now.k as usize) < left,
                 (code::JMP, op) => op <= code::JSET && usize::from(now.on_true.max(now.on_false)) < left,
-                (code::ALU, code::LSH | code::RSH) if now.code & code::X == 0 => now.k < u32::BITS,
-                (code::ALU, code::DIV | code::MOD) if now.code & code::X == 0 => now.k != 0,
-                (code::ALU, op) => op <= code::XOR && (op != code::NEG || now.code & code::X == 0),
-                (code::ST | code::STX, _) => (now.k as usize) < code::CELLS,
-                _ => now.code <= 0xff,
-            }
+                (code::ALU, code::LSH | code::RSH) if by_number => now.k < u32::BITS,
+                (code::ALU, code::DIV | code::MOD) if by_number => now.k != 0,
+                (code::ALU, op) => op <= code::XOR && (op != code::NEG || by_number),
+                (code::ST | code::STX, _) => matches!(now.code, 0x02 | 0x03) && (now.k as usize) < code::CELLS,
+                (code::LD | code::LDX, 0x60) => matches!(now.code, 0x60 | 0x61) && (now.k as usize) < code::CELLS,
+                _ => OTHER_CODES.contains(&now.code),
+            };
+            taken && now.code <= 0xff
         };
         let ends = self.program.last().is_some_and(|now| matches!(now.code, 0x06 | 0x16));
         ends && self.program.iter().enumerate().all(inside)
@@ -422,10 +429,11 @@ impl Extension for Bpf {
         }
     }
 
+    /// With the byte at its end, and without a blank before it.
     fn list(&self, out: &mut String, _style: &ListStyle<'_>) {
         let _ = match &self.pinned {
             Some(path) => write!(out, "match bpf pinned {path} "),
-            None => write!(out, "match bpf {} ", self.text()),
+            None => write!(out, "match bpf {}\0", self.text()),
         };
     }
 
