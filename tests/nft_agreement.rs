@@ -184,6 +184,23 @@ fn assignments() -> Vec<Assign> {
     found
 }
 
+/// What connections have counted, and who has foretold them.
+fn counted() -> Vec<Alternative> {
+    let mut rules: Vec<Alternative> = Vec::new();
+    let long = |number: u64| number.to_ne_bytes();
+    for direction in [None, Some(Direction::Original), Some(Direction::Reply)] {
+        for key in [Ct::Packets, Ct::Bytes, Ct::AveragePacket].map(|key| Key::Ct(key, direction)) {
+            rules.extend(ALL.map(|op| vec![matching(key, op, Value::Bytes(long(5_000_000_000).into()))]));
+            rules.extend(BOTH.map(|op| vec![range(key, op, long(7), long(u64::MAX - 1))]));
+            rules.push(vec![matching(key, Op::Gt, Value::Bytes(long(0).into()))]);
+        }
+    }
+    let helper = |name: &str| exactly(name);
+    rules.push(vec![eq(Key::Ct(Ct::Helper, None), helper("f"))]);
+    rules.push(vec![set(Key::Ct(Ct::Helper, None), Op::Eq, vec![one(helper("f")), one(helper("ft-1.x_y"))])]);
+    rules
+}
+
 fn fields(family: Family) -> Vec<Alternative> {
     let fields: [(SetField, &[u8]); 3] = match family {
         Family::V4 => [
@@ -460,6 +477,7 @@ fn statements() -> Vec<Alternative> {
     {
         rules.push(vec![Expr::MarkSet { value, mask }]);
     }
+    rules.extend(counted());
     rules.extend(assignments().into_iter().map(|assign| vec![Expr::Assign(assign)]));
     for (rate, unit, burst) in [(3, 3600, 5), (1, 1, 1), (10_000, 1, 100), (10, 60, 7), (1, 86400, 5)] {
         for invert in [false, true] {
@@ -895,6 +913,7 @@ fn what_is_written_comes_back_as_it_was() {
     for family in [Family::V4, Family::V6] {
         let table = Table { family, name: "ours" };
         let mut shapes = fields(family);
+        shapes.extend(counted());
         shapes.extend(assignments().into_iter().map(|assign| vec![Expr::Assign(assign)]));
         for rules in shapes.chunks(20) {
             kernel.commit(batch_with(table, rules), None).unwrap();

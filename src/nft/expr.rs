@@ -252,6 +252,14 @@ pub enum Ct {
     ProtoDst,
     /// Conntrack mark, 4 bytes, host order.
     Mark,
+    /// Packets counted in one direction, or in both: 8 bytes, host order.
+    Packets,
+    /// Bytes counted in one direction, or in both: 8 bytes, host order.
+    Bytes,
+    /// Bytes for each packet: 8 bytes, host order.
+    AveragePacket,
+    /// Name of the helper that has foretold the connection, 16 bytes.
+    Helper,
 }
 
 /// Header fields that have a name in nft syntax (nft(8), PAYLOAD EXPRESSIONS), and raw ones.

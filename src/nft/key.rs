@@ -18,6 +18,8 @@ pub enum Kind {
     Ether,
     /// Interface name.
     Interface,
+    /// Letters, padded with NULs.
+    Name,
     /// Port number.
     Port,
     /// Decimal number.
@@ -70,6 +72,7 @@ impl Kind {
     pub const fn set_type(self) -> u32 {
         match self {
             Kind::Number | Kind::Bits | Kind::Presence => 4,
+            Kind::Name => 5,
             Kind::Ipv4 => 7,
             Kind::Ipv6 => 8,
             Kind::Ether => 9,
@@ -153,6 +156,8 @@ pub fn of(key: Key) -> Facts {
         Key::Ct(Ct::SrcIp6 | Ct::DstIp6, _) => facts(16, Network, Kind::Ipv6),
         Key::Ct(Ct::ProtoSrc | Ct::ProtoDst, _) => facts(2, Network, Kind::Port),
         Key::Ct(Ct::Mark, _) => facts(4, Host, Kind::Mark),
+        Key::Ct(Ct::Packets | Ct::Bytes | Ct::AveragePacket, _) => facts(8, Host, Kind::Number),
+        Key::Ct(Ct::Helper, _) => facts(16, Host, Kind::Name),
         Key::FibType { .. } => facts(4, Host, Kind::AddressType),
         Key::TcpOption(_) => facts(1, Host, Kind::Presence),
         Key::Circumstance(which) => which.facts(),
@@ -274,5 +279,9 @@ pub const fn ct(key: Ct) -> (u32, &'static str) {
         Ct::ProtoSrc => (ct::PROTO_SRC, "proto-src"),
         Ct::ProtoDst => (ct::PROTO_DST, "proto-dst"),
         Ct::Mark => (ct::MARK, "mark"),
+        Ct::Packets => (ct::PKTS, "packets"),
+        Ct::Bytes => (ct::BYTES, "bytes"),
+        Ct::AveragePacket => (ct::AVGPKT, "avgpkt"),
+        Ct::Helper => (ct::HELPER, "helper"),
     }
 }

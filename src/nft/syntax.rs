@@ -348,6 +348,9 @@ fn atom(facts: Facts, value: &[u8]) -> Result<Atom, Unprintable> {
     if facts.kind == Kind::Interface {
         return interface(value);
     }
+    if facts.kind == Kind::Name {
+        return name(value);
+    }
     if value.len() != facts.len {
         return unprintable("a value of another length than its key's");
     }
@@ -360,7 +363,7 @@ fn atom(facts: Facts, value: &[u8]) -> Result<Atom, Unprintable> {
             Atom::Decimal(small)
         }
         Kind::Mark => Atom::Hex(number, 8),
-        Kind::Bits | Kind::Interface => Atom::Hex(number, 1),
+        Kind::Bits | Kind::Interface | Kind::Name => Atom::Hex(number, 1),
         Kind::L4proto => symbol(small, PROTOCOLS),
         Kind::IcmpType => symbol(small, ICMP_TYPES),
         Kind::Icmp6Type => symbol(small, ICMP6_TYPES),
@@ -387,6 +390,16 @@ fn interface(value: &[u8]) -> Result<Atom, Unprintable> {
         return unprintable("a name of an interface with characters that nft would take otherwise");
     }
     Ok(Atom::Name(if exact { name.to_owned() } else { format!("{name}*") }))
+}
+
+fn name(value: &[u8]) -> Result<Atom, Unprintable> {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    let name = value.get(..end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(plain) {
+        return unprintable("a name with characters that nft would take otherwise");
+    }
+    Ok(Atom::Name(name.to_owned()))
 }
 
 fn symbol(number: u64, symbols: &[(u64, &'static str)]) -> Atom {

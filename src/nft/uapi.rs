@@ -440,12 +440,20 @@ pub mod ct {
     pub const MARK: u32 = 3;
     /// NFT_CT_EXPIRATION
     pub const EXPIRATION: u32 = 5;
+    /// NFT_CT_HELPER
+    pub const HELPER: u32 = 6;
     /// NFT_CT_PROTOCOL
     pub const PROTOCOL: u32 = 10;
     /// NFT_CT_PROTO_SRC
     pub const PROTO_SRC: u32 = 11;
     /// NFT_CT_PROTO_DST
     pub const PROTO_DST: u32 = 12;
+    /// NFT_CT_PKTS
+    pub const PKTS: u32 = 14;
+    /// NFT_CT_BYTES
+    pub const BYTES: u32 = 15;
+    /// NFT_CT_AVGPKT
+    pub const AVGPKT: u32 = 16;
     /// NFT_CT_ZONE
     pub const ZONE: u32 = 17;
     /// NFT_CT_SRC_IP

@@ -162,7 +162,7 @@ REFUSALS = tuple(
     for reason in (
         b"--ctstatus NONE: matches no packet", b"--length: matches no packet", b"--sport: matches no packet", b"--dport: matches no packet", b"! --icmp-type any: matches no packet", b"--src-range: is reversed", b"--dst-range: is reversed",
         b"a log prefix that nft would take otherwise", b"a port of a conntrack entry without a match on the protocol", b"-j CT --zone mark:", b"-j CT --ctevents:", b"-j CT --expevents:", b"-j CT --helper:", b"-j CT --timeout:", b"-j NFLOG --nflog-range:", b"-m addrtype: THROW,NAT,XRESOLVE has no equal", b"-m addrtype: is decided otherwise in IPv6", b"-m conntrack: has a mask with holes", b"-m sctp:", b"--tcp-option: nf_tables passes over",
-        b"-j TOS: flips bits", b"-j ECN --ecn-tcp-", b"--ttl-inc: nft has no words", b"--ttl-dec: nft has no words", b"--hl-inc: nft has no words", b"--hl-dec: nft has no words", b"--tos: matches no packet",
+        b"-j TOS: flips bits", b"! --helper: also means", b"a name with characters that nft would take otherwise", b"--helper: means any helper", b"! --connbytes 0: matches no packet", b"-j ECN --ecn-tcp-", b"--ttl-inc: nft has no words", b"--ttl-dec: nft has no words", b"--hl-inc: nft has no words", b"--hl-dec: nft has no words", b"--tos: matches no packet",
         b"--ttl-lt: matches no packet", b"--ttl-gt: matches no packet", b"--hl-lt: matches no packet", b"--hl-gt: matches no packet",
     )
 )

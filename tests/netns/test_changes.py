@@ -1,6 +1,7 @@
 """Targets that change packets, marks and connections, and the matches that see it: forms, and real packets."""
 
 import shlex
+import socket
 
 import pytest
 
@@ -45,6 +46,18 @@ BOTH |= {
         "-p tcp -j TCPOPTSTRIP", "-p tcp -j TCPOPTSTRIP --strip-options 4,3,2", "-p tcp -j TCPOPTSTRIP --strip-options mss,wscale,sack-permitted,sack,timestamp,md5", "-p tcp -j TCPOPTSTRIP --strip-options mss,2", "-p tcp -j TCPOPTSTRIP --strip-options 254,1", "-p tcp -j TCPOPTSTRIP --strip-options 255",
         "-p tcp -j TCPOPTSTRIP --strip-options 256", "-p tcp -j TCPOPTSTRIP --strip-options foo", "-p tcp -j TCPOPTSTRIP --strip-options 2,", "-p udp -j TCPOPTSTRIP --strip-options 2", "-j TCPOPTSTRIP --strip-options 2", "-p tcp --dport 80 -j TCPOPTSTRIP --strip-options 5",
     ),
+}
+def connbytes(amount, direction="both", mode="bytes"):
+    return f"-m connbytes {amount} --connbytes-dir {direction} --connbytes-mode {mode}"
+
+
+BOTH |= {
+    "connbytes": (
+        connbytes("--connbytes 100:", "original", "packets"), connbytes("--connbytes 100:200", "reply"), connbytes("! --connbytes 100:200", mode="avgpkt"), connbytes("--connbytes :200"), connbytes("--connbytes 200:100"), connbytes("--connbytes 100"), connbytes("--connbytes 0:"), connbytes("! --connbytes 0:"),
+        connbytes("--connbytes 5:5"), connbytes("! --connbytes 5:5"), connbytes("! --connbytes 0:5"), connbytes("! --connbytes 7:"), connbytes("--connbytes x"), connbytes("--connbytes 18446744073709551615:"), connbytes("--connbytes 1:18446744073709551615"), connbytes("--connbytes 1:18446744073709551616"),
+        connbytes("--connbytes 1 --connbytes 2"), connbytes("--connbytes 1", "Both"), connbytes("--connbytes 1", mode="x"), "-m connbytes", "-m connbytes --connbytes 1:", "-m connbytes --connbytes-dir both", "-m connbytes --connbytes 1: --connbytes-mode bytes",
+    ),
+    "helper": ("-m helper --helper ftp", "-m helper ! --helper ftp-2121", "-m helper --helper ftp-2121", "-m helper --helper 'a b'", "-m helper --helper ''", "-m helper", "-m helper --helper 1234567890123456789012345678901234567890", "-m helper --helper ftp --helper irc", "-m helper --helper f"),
 }
 OWN = {
     4: {
@@ -246,3 +259,64 @@ def test_tcp_options_taken_away(scene, family, kinds):
         assert kinds == "254" or options != MSS or "mss" not in kinds or seen.packet[start + 20 : start + 24] == b"\1\1\1\1"
     scene.send(p.udp(**ACROSS[family]))
     scene.run(f"{FRONT[family]} -t mangle -vS FORWARD", 0)
+
+
+AMOUNTS = [
+    connbytes(amount, direction, mode)
+    for amount, mode in (("--connbytes 3:", "packets"), ("--connbytes 2:3", "packets"), ("! --connbytes 2:3", "packets"), ("--connbytes 0:2", "packets"), ("! --connbytes 0:2", "packets"), ("--connbytes 2:2", "packets"), ("! --connbytes 3:", "packets"), ("--connbytes 0:", "packets"), ("--connbytes 100:", "bytes"), ("--connbytes 30:40", "avgpkt"), ("--connbytes 0:40", "avgpkt"))
+    for direction in ("original", "reply", "both")
+]
+
+
+@pytest.mark.parametrize("family", FRONT)
+def test_connbytes(scene, family):
+    """Each rule is met by as many packets of a flow as with the original, also of a flow that began uncounted."""
+    front, to, back = FRONT[family], ACROSS[family], {"source": ACROSS[family]["target"], "target": ACROSS[family]["source"]}
+    there, again = p.udp(payload=b"x" * 9, **to), p.udp(sport=2000, dport=1000, payload=b"y" * 50, **back)
+
+    def talk():
+        for packet, at in ((there, "left"),) * 2 + ((again, "right"),) * 3 + ((there, "left"),) * 2:
+            assert [each.where for each in scene.send(packet, at=at)] == [{"left": "right", "right": "left"}[at]]
+
+    scene.run(f"{front} -A FORWARD -m conntrack --ctstate NEW", 0)
+    talk()
+    for rule in AMOUNTS:
+        scene.run(f"{front} -t mangle -A FORWARD {rule}", 0)
+    talk()
+    assert " -c 0 0" in scene.run(f"{front} -t mangle -vS FORWARD 1", 0).out.decode()
+    scene.run(f"{front} -t mangle -vS FORWARD", 0)
+    scene.forget()
+    talk()
+    counted = scene.run(f"{front} -t mangle -vS FORWARD", 0).out.decode().splitlines()
+    assert any("--connbytes 3 --connbytes-mode packets --connbytes-dir both -c 5 " in line for line in counted)
+
+
+def test_helper(scene):
+    """A connection that FTP's helper has foretold is the helper's; the one that speaks of it is not."""
+    rules = ("-m helper --helper ftp", "-m helper --helper ftp-2121", "-m helper --helper irc", "-m helper --helper ft", "-m conntrack --ctstate RELATED")
+    for rule in rules:
+        scene.run(f"iptables -A INPUT {rule}", 0)
+    for line in ("add table inet help", "add ct helper inet help ftp { type \"ftp\" protocol tcp; }", "add chain inet help out { type filter hook output priority 0; }", "add rule inet help out tcp dport 21 ct helper set \"ftp\""):
+        for _, place in scene.both.places:
+            place.sh(shlex.join(["nft", line]))
+
+    def talk(_):
+        server, data = p.listener(4, 21, "127.0.0.1"), p.listener(4, 40000, "127.0.0.1")
+        with server, data, socket.create_connection(("127.0.0.1", 21)) as client:
+            control, _ = server.accept()
+            with control:
+                control.sendall(b"220 Ready\r\n")
+                client.recv(99)
+                client.sendall(b"PASV\r\n")
+                control.recv(99)
+                control.sendall(b"227 Entering Passive Mode (127,0,0,1,156,64)\r\n")
+                client.recv(99)
+                with socket.create_connection(("127.0.0.1", 40000)) as passive:
+                    passive.sendall(b"data")
+                    accepted, _ = data.accept()
+                    with accepted:
+                        assert accepted.recv(99) == b"data"
+
+    scene.both.each(talk)
+    counts = [line.split(" -c ")[1].split()[0] for line in scene.run("iptables -vS INPUT").out.decode().splitlines() if line.startswith("-A")]
+    assert counts[0] == counts[1] != "0" and counts[2:4] == ["0", "0"] and counts[4] != "0", counts

@@ -8,7 +8,7 @@ use super::{
     quota, realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace,
     u32, udp,
 };
-use super::{classify, connmark, dscp, ecn, tcpoptstrip, tos, ttl};
+use super::{classify, connbytes, connmark, dscp, ecn, helper, tcpoptstrip, tos, ttl};
 use crate::family::Family;
 
 /// Makes an extension without options.
@@ -98,6 +98,7 @@ pub const MATCHES: &[Known] = &[
     only(Family::V6, "ah", ah::v6, "ah spi, ah hdrlength, ah reserved", &[]).but(AH),
     both("bpf", bpf::new, "@nh, @th", &["nft-set"]).but(PROGRAMS),
     both("comment", comment::new, "comment", &[]),
+    both("connbytes", connbytes::new, "ct bytes, ct packets, ct avgpkt", &["nft-ct"]),
     both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
     both("cpu", cpu::new, "meta cpu", &[]),
@@ -109,6 +110,8 @@ pub const MATCHES: &[Known] = &[
     only(Family::V6, "hbh", hbh::new, "exthdr hbh, hbh hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     both("dscp", dscp::new_match, "ip dscp, ip6 dscp", &[]),
     both("ecn", ecn::new_match, "tcp flags & ecn, ip ecn, ip6 ecn", &[]).but(TRUNCATED),
+    both("helper", helper::new, "ct helper", &["nft-ct"])
+        .but("not inverted: connections whose helper has gone are not told from others"),
     only(Family::V6, "hl", ttl::hl_match, "ip6 hoplimit", &[]),
     only(Family::V4, "icmp", icmp::v4, "icmp type, icmp code", &[]).but(TRUNCATED),
     only(Family::V6, "icmp6", icmp::v6, "icmpv6 type, icmpv6 code", &[]).but(TRUNCATED),
@@ -146,7 +149,8 @@ pub const TARGETS: &[Known] = &[
         .but("in a chain of the user's it is not seen whether it is called before routing, where xt refuses it"),
     both("CONNMARK", connmark::new_target, "ct mark set, meta mark set", &["nft-ct-mark"])
         .but("part of one mark goes into the other bit by bit; `--left-shift-mark`, `--right-shift-mark`: `nft-shift`"),
-    both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"]),
+    both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"])
+        .but("only `--notrack` and zones by number: the rest nf_tables says of connections that are there, which raw's packets have not yet"),
     both("AUDIT", audit::new, "log level audit", &["nft-log"])
         .but("the type is kept for listings; it is in no record of xt_AUDIT's either"),
     both("DNAT", snat::destination, "dnat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
@@ -187,12 +191,10 @@ pub const TARGETS: &[Known] = &[
 pub const OTHER_MATCHES: &[NotCarried] = &[
     not("cgroup", "not yet carried"),
     not("cluster", "the kernel's own hash of the source address has no native form that nft can list again"),
-    not("connbytes", "not yet carried"),
-    not("connlabel", "not yet carried"),
-    not("connlimit", "not yet carried"),
+    not("connlabel", "nf_tables makes no room in new connections for labels that others set"),
+    not("connlimit", "counts in a set beside the rule, which would have to come and go with it"),
     not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "not yet carried"),
-    not("helper", "not yet carried"),
     not("ipv6header", "reads on behind the fragment header of later fragments, where nf_tables finds no header"),
     not("ipvs", "nf_tables cannot see a packet's IPVS connection"),
     not("nfacct", "counts into objects that only xt_nfacct and nfacct(8) know"),

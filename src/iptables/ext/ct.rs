@@ -55,9 +55,12 @@ pub fn notrack() -> Box<dyn Extension> {
     Box::new(Ct { alias: true, notrack: true, zone: None })
 }
 
-fn refused(option: &str) -> Error {
-    Error::Refused(Refusal::new(format!("-j CT --{option}"), "is not among what can be carried"))
+fn refused(option: &str, why: &str) -> Error {
+    Error::Refused(Refusal::new(format!("-j CT --{option}"), why))
 }
+
+/// What nf_tables does to a connection it does when there is one.
+const NO_CONNECTION: &str = "nf_tables says it of connections that are there, and raw's packets have none yet";
 
 impl Ct {
     /// ` zone-orig 5` with `dashes` before the words.
@@ -98,13 +101,16 @@ impl Extension for Ct {
             ZONE => None,
             ZONE_ORIG => Some(Direction::Original),
             ZONE_REPLY => Some(Direction::Reply),
-            HELPER => return Err(refused("helper")),
-            CTEVENTS => return Err(refused("ctevents")),
-            EXPEVENTS => return Err(refused("expevents")),
-            _ => return Err(refused("timeout")),
+            HELPER => return Err(refused("helper", NO_CONNECTION)),
+            CTEVENTS => return Err(refused("ctevents", NO_CONNECTION)),
+            EXPEVENTS => return Err(refused("expevents", NO_CONNECTION)),
+            _ => return Err(refused("timeout", NO_CONNECTION)),
         };
         if input.value == "mark" {
-            return Err(refused("zone mark"));
+            return Err(refused(
+                "zone mark",
+                "means the mark that the packet has behind raw, where nf_tables takes the present one",
+            ));
         }
         let unknown = || Error::Parameter(format!("Cannot parse {} as a zone ID", input.value));
         let id = number::parse(input.value, u64::from(u16::MAX)).ok_or_else(unknown)? as u16;
