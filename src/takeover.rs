@@ -28,6 +28,8 @@ const LOCKFILE_SINCE: (u16, u16, u16) = (1, 8, 6);
 /// How often a ruleset that changes meanwhile is read again.
 const ATTEMPTS: usize = 20;
 
+const RESTLESS: &str = "the ruleset changes faster than a table can be taken over";
+
 /// Why nothing was taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
@@ -109,7 +111,7 @@ impl Owner<'_> {
                 return Ok(taken);
             }
         }
-        Err(Obstacle::Fails(Error::Resource("the ruleset changes faster than it can be taken over".to_owned())))
+        Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
     }
 
     fn take_from_legacy(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
@@ -125,7 +127,7 @@ impl Owner<'_> {
         let mut taken = Taken::default();
         if self.holds() {
             let saved = self.saved()?;
-            taken = carrier.take_beside(&saved).map_err(stays)?;
+            taken = self.take_beside(&mut carrier, &saved)?;
             self.restore(&[], &saved.emptied(self.table))?;
             if self.holds() {
                 let text = format!("{} says that it has emptied {}, and has not", self.name(), self.table);
@@ -137,6 +139,15 @@ impl Owner<'_> {
             taken.lines.extend(carrier.finish()?);
         }
         Ok(taken)
+    }
+
+    fn take_beside(&self, carrier: &mut NftCarrier, saved: &Saved) -> Result<Taken, Obstacle> {
+        for _ in 0..ATTEMPTS {
+            if let Some(taken) = carrier.take_beside(saved).map_err(stays)? {
+                return Ok(taken);
+            }
+        }
+        Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
     }
 
     /// Finishes what an earlier process was stopped in. Until then ours is not changed, so the backend's rules are the

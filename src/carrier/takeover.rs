@@ -10,7 +10,7 @@ use super::nft::{NftCarrier, line, unavailable};
 use super::table::{Session, Table};
 use super::{Section, change::unwritable};
 use crate::error::{Error, Refusal};
-use crate::nft::{self, Batch, Policy, text};
+use crate::nft::{self, Batch, CommitError, Policy, text};
 
 /// A chain that is called by nothing: the table it stands in has been taken over, but not yet been emptied where it was.
 pub const MARK: &str = "xtshim-takeover";
@@ -114,27 +114,32 @@ impl NftCarrier {
         match self.connection.commit(batch, Some(generation)) {
             Ok(()) => Ok(Some(Taken { lines, rules: saved.rules() })),
             Err(error) if error.is_race() => Ok(None),
-            Err(error) => Err(self.explain(&error)),
+            Err(error) => Err(refused(&error)),
         }
     }
 
-    /// Makes ours what `saved` is, marks it as taken over, and reads it back. The rules are in force twice then.
+    /// Makes ours what `saved` is, marks it as taken over, and reads it back. The rules are in force twice then. `None`:
+    /// the ruleset has changed meanwhile.
     ///
     /// # Errors
     /// What stands against it; ours is as it was then.
-    pub fn take_beside(&mut self, saved: &Saved) -> Result<Taken, Error> {
+    pub fn take_beside(&mut self, saved: &Saved) -> Result<Option<Taken>, Error> {
+        let generation = self.generation()?;
         let before = self.read()?;
         let wanted = self.taken(&before, saved)?;
         let mut taken = Taken { lines: Vec::new(), rules: saved.rules() };
         if !before.reads_as(&wanted) {
-            let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
             let Change { mut batch, .. } = self.difference(&before, saved)?;
             batch.ensure_chain(self.at(), MARK);
             taken.lines = text::commands(&batch).map_err(unwritable)?;
-            self.connection.commit(batch, Some(generation)).map_err(|error| self.explain(&error))?;
+            match self.connection.commit(batch, Some(generation)) {
+                Ok(()) => {}
+                Err(error) if error.is_race() => return Ok(None),
+                Err(error) => return Err(refused(&error)),
+            }
         }
         if self.read()?.reads_as(&wanted) {
-            return Ok(taken);
+            return Ok(Some(taken));
         }
         if !before.exists {
             self.remove(None)?;
@@ -212,6 +217,11 @@ impl NftCarrier {
         }
         Ok(table)
     }
+}
+
+/// What the kernel does not take has changed nothing.
+fn refused(error: &CommitError) -> Error {
+    Refusal::new("the kernel", error.to_string()).into()
 }
 
 #[cfg(test)]

@@ -73,7 +73,20 @@ fn carried_table(context: &Context) -> Option<&str> {
 /// The backend's rules are the table until something is to be changed. What it holds that cannot be carried, and what we
 /// cannot read, leaves the table with it.
 fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
-    let Ok(invocation) = read(context) else { return context.pass_through() };
+    let invocation = match read(context) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            if let Error::Refused(refusal) = error {
+                context.tell(
+                    table,
+                    &[],
+                    why,
+                    Err(format!("passed on to iptables, which holds {table} here: {refusal}")),
+                );
+            }
+            return context.pass_through();
+        }
+    };
     if only_looks(&invocation.command) {
         return context.pass_through();
     }

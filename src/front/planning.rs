@@ -121,6 +121,10 @@ impl Context {
 
     /// Tells of a change to a carried table, and of rules that act beside ours.
     pub fn tell_change(&self, table: &str, applied: &[String], why: &str) {
+        let journal = &self.config.journal;
+        if journal.file.is_none() && !journal.system {
+            return;
+        }
         let mut why = why.to_owned();
         for doubled in takeover::beside(self.front.family, table) {
             why.push_str("; but ");

@@ -165,6 +165,36 @@ def test_a_new_rule_that_cannot_be_carried(machine):
     machine.theirs("iptables-restore", stdin=RULES)
     machine.ours("iptables", "-A", "INPUT", "-m", "string", "--string", "x", "--algo", "bm", "-j", "DROP")
     assert not machine.carried() and b"--string" in machine.theirs("iptables", "-S")
+    (record,) = machine.told()
+    assert record["result"].startswith("passed on to iptables, which holds filter here: -m string"), record
+
+
+def test_a_rule_that_the_kernel_lacks_something_for(machine):
+    """A rule of the backend's that takes what nf_tables was not built with here: the table stays."""
+    if "# CONFIG_NFT_QUEUE is not set" not in os.popen("zcat /proc/config.gz").read():
+        pytest.skip("this kernel lacks nothing that is known here")
+    machine.theirs("iptables", *DROP)
+    machine.theirs("iptables", "-A", "OUTPUT", "-p", "udp", "--dport", "4005", "-j", "NFQUEUE", "--queue-num", "3")
+    machine.ours("iptables", *OTHER)
+    assert not machine.carried() and machine.dropped() and " ".join(OTHER).encode() in machine.theirs("iptables", "-S")
+    (record,) = machine.told()
+    assert "stays with iptables-" in record["result"] and "No such file or directory" in record["result"], record
+
+
+def test_while_others_change_the_ruleset(machine):
+    """Somebody who changes nf_tables all the time does not keep a table from being taken over, nor is it taken by halves."""
+    machine.nft("add", "table", "ip", "busy")
+    with machine.place.entered():
+        busy = subprocess.Popen(["sh", "-c", "while :; do nft add chain ip busy x; nft delete chain ip busy x; done"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(5):
+            machine.theirs("iptables-restore", stdin=RULES)
+            machine.ours("iptables", *OTHER)
+            assert machine.carried() and machine.emptied() and machine.dropped() and len(machine.rules()) == 8
+            machine.nft("delete", "table", "ip", "xtshim-filter")
+    finally:
+        busy.kill()
+        busy.wait()
 
 
 @pytest.mark.parametrize("options", ("", "-n", "-c"))
