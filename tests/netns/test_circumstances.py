@@ -251,6 +251,43 @@ def test_socket_of_a_connection_being_made(scene):
         sock.close()
 
 
+@FAMILIES
+def test_addrtype_at_every_hook(scene, family):
+    """Docker asks for local destinations in nat PREROUTING and OUTPUT, for local sources in POSTROUTING."""
+    front, links = FRONT[family], {6: "fe80::ff:fe00:1%eth0"}
+    for host in scene.hosts:
+        host.place.sh("ip route add 224.0.0.0/4 dev eth0")
+        assert p.eventually(lambda: "tentative" not in host.place.sh("ip -6 addr show dev eth0"), 5)
+    kinds = ("LOCAL", "UNICAST", "MULTICAST", *(("BROADCAST",) if family == 4 else ()))
+    hooks = [("mangle", chain) for chain in ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")] + [("nat", chain) for chain in ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")]
+    scene.run(f"{front} -t mangle -N everywhere", 0)
+    for table, chain in hooks[:5]:
+        scene.run(f"{front} -t {table} -A {chain} -p udp -j everywhere", 0)
+    hooks.append(("mangle", "everywhere"))
+    for (table, chain), side, bang, kind in itertools.product(hooks, ("--src-type", "--dst-type"), ("", "! "), kinds):
+        scene.run(f"{front} -t {table} -A {chain} -p udp -m addrtype {bang}{side} {kind}", 0)
+
+    def from_the_host(_):
+        targets = [HERE[family]["target"], AWAY[family]["source"], AWAY[family]["target"], p.LOOPBACK[family]]
+        targets += [links[6], "ff02::5%eth0", "fe80::1234%eth0"] if family == 6 else ["10.9.0.255", "224.0.0.5", "127.0.0.5"]
+        for port, target in enumerate(targets, 5000):
+            with socket.socket(p.FAMILY[family], socket.SOCK_DGRAM) as sender:
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                address, _, scope = target.partition("%")
+                sender.sendto(b"x", (address, port, 0, socket.if_nametoindex(scope)) if family == 6 and scope else (address, port))
+
+    scene.both.each(from_the_host)
+    inner, peer, ours_ = AWAY[family]["target"], HERE[family]["source"], HERE[family]["target"]
+    everybody = {4: ("10.9.0.255", "224.0.0.1"), 6: ("ff02::1",)}[family]
+    for host in scene.hosts:
+        for target in (ours_, AWAY[family]["source"], inner, *everybody):
+            host.send(p.udp(source=peer, target=target), "left", 0)
+    for table, chain in hooks:
+        scene.run(f"{front} -t {table} -vS {chain}", 0)
+    lines = scene.run(f"{front} -t mangle -vS OUTPUT", 0).out.decode().splitlines()
+    assert any(" -c 0 " not in line and "--dst-type LOCAL" in line and "!" not in line for line in lines)
+
+
 SOURCES = {
     4: ("10.9.0.2", "10.8.0.2", "10.77.0.1", "10.78.0.1", "10.9.0.1", "10.8.0.1", "10.9.0.255", "10.8.0.255", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.5", "127.0.0.1"),
     6: ("fd09::2", "fd08::2", "fd77::1", "fd78::1", "fd09::1", "fd08::1", "fd09::", "::", "fe80::5", "fe80::ff:fe00:1", "2001:db8::1"),

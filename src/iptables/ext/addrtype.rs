@@ -116,7 +116,7 @@ impl Types {
     }
 
     /// All the types named must hold at once in IPv6.
-    fn v6(self, saddr: bool, bound: Bound) -> Result<Vec<Alternative>, Refusal> {
+    fn v6(self, saddr: bool, bound: Bound, chain: &str) -> Result<Vec<Alternative>, Refusal> {
         if bound != Bound::No || self.bits & !(UNSPEC | UNICAST | LOCAL | MULTICAST) != 0 {
             return Err(Refusal::new("-m addrtype", "is decided otherwise in IPv6 than nf_tables would"));
         }
@@ -138,7 +138,7 @@ impl Types {
         }
         let local = self.bits & LOCAL != 0;
         if !self.inverted {
-            let last = if local { local_v6(saddr, field, true) } else { vec![Vec::new()] };
+            let last = if local { local_v6(saddr, field, true, chain) } else { vec![Vec::new()] };
             return Ok(product(&[tests], &last));
         }
         // Not all of them: the first that fails decides.
@@ -149,33 +149,43 @@ impl Types {
             })
             .collect();
         if local {
-            alternatives.extend(product(&[tests], &local_v6(saddr, field, false)));
+            alternatives.extend(product(&[tests], &local_v6(saddr, field, false, chain)));
         }
         Ok(alternatives)
     }
 }
 
 /// Whether an address is local. A link-local one is looked up on the packet's own interface, which is `lo` for what
-/// the machine sends to itself; there every one of them is local.
-fn local_v6(saddr: bool, field: Key, wanted: bool) -> Vec<Alternative> {
+/// the machine sends to itself; there every one of them is local. The packet meets `lo` as its output interface and then
+/// as its input interface; a chain of the user may be called at either time.
+fn local_v6(saddr: bool, field: Key, wanted: bool, chain: &str) -> Vec<Alternative> {
     let fib = |inverted| {
         let local = Value::Bytes(2u32.to_ne_bytes().to_vec());
         matching(Key::FibType { saddr, iif: false, oif: false }, inverted, local)
     };
-    let loopback = |inverted| {
+    let loopback = |interface, inverted| {
         let mut name = b"lo".to_vec();
         name.resize(16, 0);
-        matching(Key::Meta(Meta::Iifname), inverted, Value::Bytes(name))
+        matching(Key::Meta(interface), inverted, Value::Bytes(name))
     };
     let link_local = |inverted| {
         let (mask, value) = (Some(leading([0xff, 0xc0])), Value::Bytes(leading([0xfe, 0x80])));
         Expr::Match(Match { key: field, mask, op: if inverted { Op::Ne } else { Op::Eq }, value })
     };
-    if wanted {
-        vec![vec![fib(false)], vec![fib(true), loopback(false), link_local(false)]]
-    } else {
-        vec![vec![fib(true), loopback(true)], vec![fib(true), loopback(false), link_local(true)]]
-    }
+    let interfaces: &[Meta] = match chain {
+        "PREROUTING" | "INPUT" | "FORWARD" => &[Meta::Iifname],
+        "OUTPUT" | "POSTROUTING" => &[Meta::Oifname],
+        _ => &[Meta::Iifname, Meta::Oifname],
+    };
+    // None of the interfaces before this one is `lo`.
+    let elsewhere = |count| interfaces.iter().take(count).map(move |interface| loopback(*interface, true));
+    let over_lo = interfaces.iter().enumerate().map(|(at, interface)| {
+        let tests = std::iter::once(fib(true)).chain(elsewhere(at));
+        tests.chain([loopback(*interface, false), link_local(!wanted)]).collect()
+    });
+    let by_route =
+        if wanted { vec![fib(false)] } else { std::iter::once(fib(true)).chain(elsewhere(interfaces.len())).collect() };
+    std::iter::once(by_route).chain(over_lo).collect()
 }
 
 fn leading<const N: usize>(bytes: [u8; N]) -> Vec<u8> {
@@ -279,7 +289,7 @@ impl Extension for AddrType {
             let Some(types) = types else { continue };
             let tests = match context.place.family {
                 Family::V4 => vec![types.v4(saddr, self.bound)?],
-                Family::V6 => types.v6(saddr, self.bound)?,
+                Family::V6 => types.v6(saddr, self.bound, context.place.chain)?,
             };
             alternatives = product(&alternatives, &tests);
         }
