@@ -12,7 +12,6 @@ import scene as scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIANTS = ("legacy", "nft")
-TABLES = ("filter", "nat", "mangle", "raw", "security")
 NAMES = (*VARIANTS, *(f"xtshim-{variant}" for variant in VARIANTS))
 CONFIG = """backend = "{variant}"
 
@@ -145,7 +144,7 @@ def alone(ours, tmp_path):
 @pytest.fixture
 def carried(variant, original, shim, tmp_path):
     """An original and ours side by side, each in a fresh namespace; ours carries every table by nft."""
-    pair = harness.Both([original(variant), shim(variant, TABLES)], str(tmp_path / "xtables.lock"))
+    pair = harness.Both([original(variant), shim(variant, harness.TABLES)], str(tmp_path / "xtables.lock"))
     yield pair
     pair.close()
 
@@ -167,3 +166,12 @@ def pytest_pyfunc_call(pyfuncitem):
         if name in arguments:
             getattr(arguments[name], "both", arguments[name]).verdict()
     return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Figures that a test has found."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "figure":
+                    terminalreporter.write_line(value)

@@ -87,6 +87,8 @@ class Netns:
 
 FRONTS = ("iptables", "ip6tables", "iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore")
 
+TABLES = ("filter", "nat", "mangle", "raw", "security")
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
