@@ -11,6 +11,7 @@ use crate::nft::expr::{
     Alternative, Assign, Ct, Divert, Element, Expr, Field, Key, Limit, Log, Manip, Mark, Match, Meta, Nat,
 };
 use crate::nft::expr::{Op, Reject, SetField, Shift, Value, Verdict};
+use crate::nft::exthdr::{ExtHdr, header};
 use crate::nft::{BaseChain, Batch, ChainKind, CommitError, Connection, HookPoint, Policy, Position, Table};
 use crate::rules::{self, Capability, CapabilityKind};
 use crate::sys::sandbox;
@@ -198,7 +199,11 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             Op::Eq,
             Value::Set(vec![Element::One(vec![0, 80]), Element::One(vec![1, 187])]),
         )],
-        "exthdr" => vec![matching(Key::TcpOption(2), Op::Eq, Value::Bytes(vec![1]))],
+        "exthdr" => {
+            let option = (family == Family::V4).then_some(Key::TcpOption(2));
+            let key = option.unwrap_or(Key::ExtHdr(ExtHdr::Present(header::FRAGMENT)));
+            vec![matching(key, Op::Eq, Value::Bytes(vec![1]))]
+        }
         "ct" => vec![Expr::Match(Match {
             key: Key::Ct(Ct::State, None),
             mask: Some(8u32.to_ne_bytes().to_vec()),

@@ -19,10 +19,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "iptables-source"
 FILES = {
     "iptables": (
-        "libxt_tcp", "libxt_udp", "libipt_icmp", "libxt_multiport", "libxt_addrtype", "libxt_conntrack", "libxt_comment", "libxt_mark", "libxt_limit", "libxt_pkttype", "libxt_mac", "libxt_iprange", "libxt_length", "libipt_LOG", "libxt_NFLOG", "libxt_NOTRACK", "libxt_CT", "libxt_TRACE", "libxt_MARK", "libxt_standard", "iptables",
+        "libxt_tcp", "libxt_udp", "libipt_icmp", "libxt_multiport", "libxt_addrtype", "libxt_conntrack", "libxt_comment", "libxt_mark", "libxt_limit", "libxt_pkttype", "libxt_mac", "libxt_iprange", "libxt_length", "libipt_LOG", "libxt_NFLOG", "libxt_NOTRACK", "libxt_CT", "libxt_TRACE", "libxt_MARK", "libxt_standard", "libxt_sctp", "libxt_dccp", "libxt_esp", "libipt_ah", "libxt_ipcomp", "libxt_u32", "libxt_bpf", "iptables",
     ),
 }
-FILES["ip6tables"] = tuple(name.replace("libipt_icmp", "libip6t_icmp6").replace("libipt_LOG", "libip6t_LOG") for name in FILES["iptables"] if name != "iptables")
+FILES["ip6tables"] = tuple(name.replace("libipt_icmp", "libip6t_icmp6").replace("libipt_LOG", "libip6t_LOG").replace("libipt_ah", "libip6t_ah") for name in FILES["iptables"] if name != "iptables") + ("libip6t_frag", "libip6t_rt", "libip6t_hbh", "libip6t_dst", "libip6t_mh", "libip6t_ipv6header", "libip6t_srh")
 
 
 def fetch():

@@ -76,20 +76,20 @@ const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
 /// as we do.
 const TRUNCATED: &str = "a packet whose header is cut short is not dropped as xt does, but matched by what is there";
 
-const AH: &str = "refused beside a `-p` of another protocol: nf_tables does not look behind the header";
+const AH: &str =
+    "refused beside a `-p` of another protocol: nf_tables does not look behind the header; cut short as `tcp`";
 const SCTP: &str = "`--chunk-types` is refused: nf_tables passes over chunks that are malformed; cut short as `tcp`";
 const DCCP: &str =
     "`--dccp-option` is refused: nf_tables steps from option to option in another way; cut short as `tcp`";
 
 const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
 
-const CUT: &str = "a header that is cut short does not match, where xt drops the packet";
-const EXTENSION_OPTIONS: &str = "options of the header; cut short as `frag`";
-const ROUTING: &str =
-    "more than two addresses, or `--rt-0-not-strict`; a header longer than the packet matches, where xt drops it";
+const EXTENSION_OPTIONS: &str = "options of the header are refused; cut short as `tcp`";
+const ROUTING: &str = "more than two addresses and `--rt-0-not-strict` are refused; cut short as `tcp`";
 const ONCE: &str = "not behind a match that counts, as `limit`: it takes two rules";
 
-const PROGRAMS: &str = "programs that do more than compare fields at known places, or behind an IPv4 header";
+const PROGRAMS: &str =
+    "refused: programs that do more than compare numbers at fixed places, or behind an IPv4 header or UDP's";
 
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
@@ -106,7 +106,8 @@ pub const MATCHES: &[Known] = &[
     both("dccp", dccp::new, "dccp sport, dccp dport, dccp type", &["nft-set"]).but(DCCP),
     only(Family::V6, "dst", hbh::dst, "exthdr dst, dst hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     both("esp", esp::new, "esp spi", &[]).but(TRUNCATED),
-    only(Family::V6, "frag", frag::new, "frag id, frag frag-off, frag more-fragments, …", &["nft-exthdr"]).but(CUT),
+    only(Family::V6, "frag", frag::new, "frag id, frag frag-off, frag more-fragments, …", &["nft-exthdr"])
+        .but(TRUNCATED),
     only(Family::V6, "hbh", hbh::new, "exthdr hbh, hbh hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     both("dscp", dscp::new_match, "ip dscp, ip6 dscp", &[]),
     both("ecn", ecn::new_match, "tcp flags & ecn, ip ecn, ip6 ecn", &[]).but(TRUNCATED),
@@ -123,7 +124,7 @@ pub const MATCHES: &[Known] = &[
     both("limit", limit::new, "limit rate", &["nft-limit"]),
     both("mac", mac::new, "ether saddr", &[]),
     both("mark", mark::new_match, "meta mark", &[]),
-    only(Family::V6, "mh", mh::new, "mh type", &["nft-exthdr"]).but(CUT),
+    only(Family::V6, "mh", mh::new, "mh type", &["nft-exthdr"]).but(TRUNCATED),
     both("multiport", multiport::new, "th sport, th dport", &["nft-set"]).but(TRUNCATED),
     both("owner", owner::new, "meta skuid, meta skgid", &[]).but(OWNERLESS),
     both("pkttype", pkttype::new, "meta pkttype", &[]),
