@@ -45,8 +45,10 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Only {
     /// IPv4
+    #[value(aliases = ["ipv4", "4", "iptables"])]
     Ip,
     /// IPv6
+    #[value(aliases = ["ipv6", "6", "ip6tables"])]
     Ip6,
 }
 

@@ -148,5 +148,5 @@ fn refuse(context: &Context, table: &str, why: &str, error: Error) -> ExitCode {
     if let Error::Refused(refusal) = &error {
         context.tell(table, &[], why, Err(refusal.to_string()));
     }
-    context.fail(&context.in_the_backends_words(error, b""))
+    context.fail(&context.in_the_backends_words(error, table, b""))
 }

@@ -129,8 +129,10 @@ impl Context {
 
     /// The error in the backend's own words: it is given the same command in a network namespace of its own, where
     /// it can do no harm. Where that cannot be had, or the backend sees nothing wrong, our own words have to do.
-    pub fn in_the_backends_words(&self, error: Error, input: &[u8]) -> Error {
-        if !matches!(error, Error::Parameter(_) | Error::BareParameter(_) | Error::Refused(_)) {
+    /// A backend that lacks the table would speak of that alone.
+    pub fn in_the_backends_words(&self, error: Error, table: &str, input: &[u8]) -> Error {
+        let lacks = self.snapshot.ability(self.front.family, table, CarrierKind::Backend).is_missing();
+        if lacks || !matches!(error, Error::Parameter(_) | Error::BareParameter(_) | Error::Refused(_)) {
             return error;
         }
         match self.rehearse(input) {

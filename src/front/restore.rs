@@ -314,7 +314,7 @@ fn explain(
     if let Error::Refused(refusal) = &failure.error {
         context.tell(table, &[], why, Err(format!("line {}: {refusal}", failure.line)));
     }
-    let rehearsed = context.in_the_backends_words(failure.error, &alone(lines, range));
+    let rehearsed = context.in_the_backends_words(failure.error, table, &alone(lines, range));
     let dialect = context.dialect();
     // iptables-nft looks for the chains that are jumped to when all of the table has been read.
     let late = |text: &str| text.starts_with("Chain '") && text.ends_with("' does not exist");

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import conftest
 import harness
 
 FRONTS = ("iptables", "ip6tables")
@@ -277,3 +278,66 @@ def test_what_the_kernel_lacks(carried):
         journal.seek(size)
         told = [json.loads(line)["result"] for line in journal]
     assert len(told) == 2 and all("CONFIG_NFT_QUEUE is not set" in line for line in told) and told[1].startswith("line 3: "), told
+
+
+ABSENT = """#!/bin/sh
+# The real one, on a kernel that has no table nat.
+name=${{0##*/}}
+no() {{ echo "$1" >&2; exit "$2"; }}
+case "$name $*" in
+*-restore*)
+    input=$(mktemp); trap 'rm -f "$input"' EXIT; cat >"$input"
+    grep -q '^\\*nat' "$input" && no "iptables-restore v1.8.9 ({word}): iptables-restore: unable to initialize table 'nat'" 2
+    {real} "$@" <"$input"; exit ;;
+*-save*"-t nat"*) no "Cannot initialize: iptables who? (do you need to insmod?)" 1 ;;
+*"-t nat"*) no "iptables v1.8.9 ({word}): can't initialize iptables table \\`nat': Table does not exist (do you need to insmod?)" 3 ;;
+esac
+exec {real} "$@"
+"""
+
+
+@pytest.fixture
+def lame(variant, original, tmp_path):
+    """An original, and ours over the same less its table nat, with nothing said in the configuration about tables."""
+    program = tmp_path / "xtshim"
+    program.symlink_to(conftest.binary())
+    directory = tmp_path / "backends"
+    directory.mkdir()
+    for family in FRONTS:
+        for suffix in ("", "-save", "-restore"):
+            path = directory / f"{family}-{variant}{suffix}"
+            word = "legacy" if variant == "legacy" else "nf_tables"
+            path.write_text(ABSENT.format(real=f"/usr/sbin/{path.name}", word=word))
+            path.chmod(0o755)
+            (tmp_path / f"{family}{suffix}").symlink_to("xtshim")
+    config, journal = tmp_path / "xtshim.toml", tmp_path / "journal.jsonl"
+    config.write_text(f'[backends]\ndirectory = "{directory}"\n[journal]\nfile = "{journal}"\nsystem = false\n')
+    ours = harness.Subject(f"xtshim-{variant}-lame", variant, True, str(tmp_path), str(config), str(journal))
+    pair = harness.Both([original(variant), ours], str(tmp_path / "lock"))
+    yield pair
+    pair.verdict()
+    pair.close()
+
+
+def test_one_table_that_the_backend_lacks(lame, front):
+    """nat is carried and nothing else, whole files fall into their parts, and listings show them as one."""
+    subject, place = lame.places[-1]
+    lame.run(f"{front} -A OUTPUT -p udp -j ACCEPT", 0)
+    lame.run(f"{front} -t nat -A POSTROUTING -o eth1 -j MASQUERADE", 0)
+    lame.run(f"{front} -t nat -S", 0)
+    for name in ("all", "backwards", "twice", "comments"):
+        lame.run(f"{front}-restore", 0, stdin=FILES[name])
+        lame.state()
+    for line in KUBE_SETUP:
+        lame.run(f"{front} -w 5 {line}", 0)
+    lame.run(f"{front}-restore -w 5 --noflush --counters", 0, stdin=KUBE.format(**KUBE_VALUES[front]).encode())
+    lame.state()
+    lame.run(f"{front}-restore", stdin=FILTER + b"*nat\n-A missing -j DROP\nCOMMIT\n" + MANGLE.replace(b"0x5", b"0x6"))
+    lame.state()
+    with place.entered():
+        tables = harness.execute(["nft", "list", "tables"]).out.decode().splitlines()
+    assert [line for line in tables if "xtshim" in line] == [f"table {'ip' if front == 'iptables' else 'ip6'} xtshim-nat"]
+    told = [json.loads(line) for line in open(subject.journal)]
+    assert {record["table"] for record in told} == {"nat"} and all("Table does not exist" in record["why"] for record in told), told[0]
+    probed = lame.call(subject, place, ["xtshim", "probe"]).out.decode()
+    assert f"ip  nat      missing  nft: " in probed and "ip  filter   yes      backend\n" in probed, probed
