@@ -24,6 +24,10 @@ impl Variant {
     }
 }
 
+/// The version by whose words kept rules are read ([`super::rule::Rule::spec`]): later than any, and it takes what any
+/// other has taken.
+pub const KEPT: (u16, u16, u16) = (1, 8, u16::MAX);
+
 /// How the iptables that we stand before speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {

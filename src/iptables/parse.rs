@@ -4,7 +4,7 @@
 
 use super::address::{self, AddressMatch, Network};
 use super::command::{Command, Invocation};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, KEPT};
 use super::ext::{self, Finished, Input, Lookup, Opt, Values};
 use super::getopt::{Long, Scanner, Takes, Token, Value};
 use super::interface::InterfaceMatch;
@@ -158,7 +158,7 @@ pub(super) fn spec(family: Family, table: &str, text: &str, chain: Option<&str>)
         words.remove(0);
     }
     let args: Vec<String> = ["-t", table, "-A", "-"].into_iter().map(str::to_owned).chain(words).collect();
-    let dialect = Dialect { family, variant: Variant::Nft, version: (1, 8, 13) };
+    let dialect = Dialect { family, variant: Variant::Nft, version: KEPT };
     let Command::Append { rules, .. } = parse(family, &args, &dialect)?.command else { return Err(broken()) };
     let mut rules = rules.into_iter();
     let (Some(mut rule), None) = (rules.next(), rules.next()) else { return Err(broken()) };

@@ -64,7 +64,7 @@ impl Extension for ConnBytes {
         let text = input.value;
         match input.id {
             AMOUNT => {
-                (self.from, self.to) = value::range("connbytes", "connbytes", text, u64::MAX)?;
+                (self.from, self.to) = value::range(input.dialect, "connbytes", "connbytes", text, u64::MAX)?;
                 if !text.contains(':') {
                     self.to = u64::MAX;
                 }

@@ -325,7 +325,7 @@ impl Extension for Conntrack {
             STATUS => self.status = Some(Is { value: parse_bits(text, &STATUSES, "ctstatus")?, inverted }),
             PROTOCOL => self.protocol = Some(Is { value: protocol::parse(text)?, inverted }),
             EXPIRE => {
-                let (first, last) = value::range("conntrack", "ctexpire", text, u64::from(u32::MAX))?;
+                let (first, last) = value::range(input.dialect, "conntrack", "ctexpire", text, u64::from(u32::MAX))?;
                 self.expire = Some(Is { value: (first as u32, last as u32), inverted });
             }
             DIRECTION => {

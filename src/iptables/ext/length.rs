@@ -43,7 +43,7 @@ impl Extension for Length {
     }
 
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
-        let (first, last) = value::range("length", "length", input.value, 65535)?;
+        let (first, last) = value::range(input.dialect, "length", "length", input.value, 65535)?;
         *self = Self { first: first as u16, last: last as u16, inverted: input.inverted };
         Ok(())
     }

@@ -55,12 +55,21 @@ impl Extension for Netmap {
             Some(mask) => (input.value.split_once('/').map_or("", |(host, _)| host), mask),
             None => (input.value, ""),
         };
+        // Up to 1.8.9 a mask with holes, or a longer one than the address, counts as a whole one.
+        let holes = input.dialect.version >= (1, 8, 11);
+        let refused = || Error::Refused(Refusal::new("-j NETMAP --to", "has a mask with holes"));
         let single = address::parse_with_mask(host, input.family)?;
         let length = match (mask, address::parse_numeric(mask, input.family)) {
             ("", _) => width,
-            // A mask with holes counts as a whole one.
-            (_, Some(mask)) => Network::new(mask, mask).prefix_length().unwrap_or(width),
-            (mask, None) => number::parse(mask, u64::from(u32::MAX)).map_or(width, |length| width.min(length as u32)),
+            (_, Some(mask)) => match Network::new(mask, mask).prefix_length() {
+                Some(length) => length,
+                None if holes => return Err(refused()),
+                None => width,
+            },
+            (mask, None) => match number::parse(mask, u64::from(u32::MAX)) {
+                Some(length) if holes && length > u64::from(width) => return Err(refused()),
+                length => length.map_or(width, |length| width.min(length as u32)),
+            },
         };
         let length = length as u8;
         self.to = Some((address::network(single.address, length), length));

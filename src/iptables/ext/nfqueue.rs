@@ -4,6 +4,7 @@
 
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext, value};
 use crate::error::{Error, Refusal};
+use crate::iptables::dialect::{Dialect, KEPT};
 use crate::iptables::number;
 use crate::nft::expr::{Alternative, Divert, Expr};
 
@@ -35,13 +36,20 @@ pub fn new() -> Box<dyn Extension> {
     Box::new(NfQueue::default())
 }
 
-fn balance(text: &str) -> Result<(u16, u16), Error> {
+/// The number of the last queue that a range may end with: 1.8.11 counts 65536 queues as too many itself. What is kept
+/// of rules that an older one made is read by one that has no such limit.
+fn last_queue(dialect: &Dialect) -> u64 {
+    if dialect.version >= (1, 8, 11) && dialect.version != KEPT { MAX - 1 } else { MAX }
+}
+
+fn balance(text: &str, dialect: &Dialect) -> Result<(u16, u16), Error> {
     let parameter = |text: String| Error::Parameter(text);
+    let max = last_queue(dialect);
     if let Some((_, rest)) = number::prefix(text).filter(|(_, rest)| !rest.is_empty() && !rest.starts_with(':')) {
         let near = format!("NFQUEUE: Argument to \"--queue-balance\" has unexpected characters near \"{rest}\".\n");
         return Err(parameter(near));
     }
-    let (first, last) = value::range("NFQUEUE", "queue-balance", text, MAX)?;
+    let (first, last) = value::range(dialect, "NFQUEUE", "queue-balance", text, max)?;
     if !text.contains(':') {
         return Err(parameter(format!("Bad range \"{text}\"")));
     }
@@ -82,7 +90,7 @@ impl Extension for NfQueue {
                 self.last = self.first;
             }
             BALANCE => {
-                (self.first, self.last) = balance(input.value)?;
+                (self.first, self.last) = balance(input.value, input.dialect)?;
                 self.balanced = true;
             }
             BYPASS => self.bypass = true,

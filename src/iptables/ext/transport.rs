@@ -30,7 +30,7 @@ impl Numbers {
             let text = format!("{extension}: Too many components for option \"--{option}\" (max: 2)\n");
             return Err(Error::Parameter(text));
         }
-        let (first, last) = value::range(extension, option, input.value, u64::from(u32::MAX))?;
+        let (first, last) = value::range(input.dialect, extension, option, input.value, u64::from(u32::MAX))?;
         Ok(Self { first: first as u32, last: last as u32, inverted: input.inverted })
     }
 
