@@ -8,6 +8,7 @@ use super::interface::InterfaceMatch;
 use super::rule::{Rule, Target};
 use crate::error::Refusal;
 use crate::family::Family;
+use crate::nft::circumstance::Circumstance;
 use crate::nft::expr::{Alternative, Base, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
 
 /// Where a rule is to stand.
@@ -73,7 +74,8 @@ fn guard_from_fragments(family: Family, alternative: &mut Alternative) {
 fn is_of_transport(key: Key) -> bool {
     match key {
         Key::Payload(field) => field.is_of_transport(),
-        Key::TcpOption(_) => true,
+        // The socket is looked for by the packet's ports.
+        Key::TcpOption(_) | Key::Circumstance(Circumstance::Transparent) => true,
         _ => false,
     }
 }
@@ -234,6 +236,7 @@ mod tests {
             assert_eq!(guards(family, "-p tcp --dport 80"), [1]);
             assert_eq!(guards(family, "-p tcp --tcp-flags SYN SYN --sport 1 --dport 2"), [1]);
             assert_eq!(guards(family, "-p udp -m udp"), [1]);
+            assert_eq!(guards(family, "-p udp -m socket --nowildcard"), [1]);
             assert_eq!(guards(family, "-p udp -m multiport --ports 1,2"), [1, 1]);
             assert_eq!(guards(family, "-p tcp"), [0]);
             assert_eq!(guards(family, "-m length --length 500"), [0]);

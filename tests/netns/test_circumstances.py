@@ -236,6 +236,23 @@ def test_socket(scene, family, bound):
         sock.close()
 
 
+def test_no_socket_for_later_fragments(carried):
+    """What a later fragment holds is not taken for ports, whoever listens there."""
+    _, place = carried.places[-1]
+    wire = p.Wire(place)
+    with place.entered():
+        listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listening.bind((p.OURS4, 2000))
+    subject = carried.subject
+    assert carried.call(subject, place, ["iptables", "-t", "mangle", "-A", "PREROUTING", "-p", "udp", "-m", "socket", "--nowildcard"]).rc == 0
+    looks_like_a_header = p.udp(dport=2000, target=p.OURS4)[20:]
+    for packet, counted in ((p.ip(17, looks_like_a_header, p.PEER4, p.OURS4, more=True), 1), (p.ip(17, looks_like_a_header, p.PEER4, p.OURS4, fragment=9), 1), (p.udp(dport=2000), 2)):
+        wire.send(packet)
+        assert f"-c {counted} ".encode() in carried.call(subject, place, ["iptables", "-t", "mangle", "-vS", "PREROUTING"]).out.splitlines()[-1]
+    listening.close()
+    wire.close()
+
+
 def test_socket_of_a_connection_being_made(scene):
     """The last packet of the handshake belongs to a socket that is not whole yet, and is met all the same."""
     made = []
@@ -302,6 +319,7 @@ def test_way_back(scene, family):
         host.place.sh("nft add table inet marks")
         host.place.sh("nft add chain inet marks c { type filter hook prerouting priority -400; }")
         host.place.sh("nft add rule inet marks c udp sport 77 meta mark set 7")
+        assert p.eventually(lambda: "tentative" not in host.place.sh("ip -6 addr show"), 5)
     for options in itertools.product(("", "--loose") if family == 4 else ("--loose",), ("", "--validmark"), ("", "--accept-local"), ("", "--invert")):
         scene.run(f"{front} -t mangle -A PREROUTING -p udp -m rpfilter {' '.join(options)}", 0)
     near, far, beyond, gone = {4: ("10.9.0.2", "10.8.0.2", "10.77.0.0/24", "10.78.0.0/24"), 6: ("fd09::2", "fd08::2", "fd77::/64", "fd78::/64")}[family]

@@ -70,7 +70,8 @@ const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte mat
 const OWNERLESS: &str =
     "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
 const NEAREST: &str = "in IPv6 only with --loose; routing rules for one protocol alone are not heeded alike";
-const WILDCARD: &str = "only with --nowildcard, and without --restore-skmark";
+const WILDCARD: &str =
+    "only with --nowildcard, without --restore-skmark; later fragments match only where something else joins them";
 
 /// Seen with kernel 6.18: xt drops whatever is shorter than its struct of the header, iptables-nft's own `tcp` and `udp` do
 /// as we do.
