@@ -13,7 +13,8 @@ use crate::error::{Error, Refusal};
 use crate::nft::{self, Batch, CommitError, Policy, text};
 
 /// A chain that is called by nothing: the table it stands in has been taken over, but not yet been emptied where it was.
-pub const MARK: &str = "xtshim-takeover";
+/// No chain of the user's can have so long a name (XT_EXTENSION_MAXNAMELEN, linux/netfilter/x_tables.h).
+pub const MARK: &str = "xtshim-takeover-is-not-finished";
 
 /// A table as iptables-save prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]

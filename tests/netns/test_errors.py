@@ -114,7 +114,7 @@ def test_nothing_changes_on_failure(both, front):
 def test_what_no_carrier_holds(both):
     """Rules beyond what can be carried are refused whole, with a word, by a code that no caller takes for success or for
     "no such rule" of -C; here the original's words are not asked for."""
-    for rule in ("-j MASQUERADE", "-j REJECT", "-j DNAT --to-destination 1.2.3.4", "-m string --string x --algo bm -j DROP", "-m recent --set", "-m owner --uid-owner 0", "-m set --match-set x src", "-j TEE --gateway 10.0.0.1"):
+    for rule in ("-j MASQUERADE", "-j REJECT", "-j DNAT --to-destination 1.2.3.4", "-m string --string x --algo bm -j DROP", "-m recent --set", "-m owner --uid-owner 0", "-m set --match-set x src", "-j IDLETIMER --timeout 5 --label x"):
         for subject, place in both.places:
             look = lambda: both.call(subject, place, ["iptables", "-t", "raw", "-S"]).out
             before = look()

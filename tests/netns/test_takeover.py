@@ -300,7 +300,7 @@ def test_finishing_what_was_changed_meanwhile(machine):
     machine.theirs("iptables-restore", stdin=RULES)
     machine.ours("iptables", *OTHER)
     # As it is when ours has been made and theirs not yet been emptied.
-    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover")
+    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover-is-not-finished")
     machine.theirs("iptables-restore", stdin=RULES)
     machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
     assert machine.dropped() and machine.dropped(port=4001)
@@ -308,7 +308,7 @@ def test_finishing_what_was_changed_meanwhile(machine):
     assert machine.emptied() and "xtshim-takeover" not in machine.nft("list", "ruleset")
     assert machine.dropped() and machine.dropped(port=4001) and "-N new" in machine.rules()
     # What has come and cannot be carried gives the table back, whole.
-    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover")
+    machine.nft("add", "chain", "ip", "xtshim-filter", "xtshim-takeover-is-not-finished")
     machine.theirs("iptables-restore", stdin=RULES)
     machine.theirs("iptables", "-A", "INPUT", "-m", "string", "--string", "x", "--algo", "bm", "-j", "DROP")
     machine.ours("iptables", "-N", "newer")
