@@ -223,6 +223,9 @@ fn fields(family: Family) -> Vec<Alternative> {
         Family::V4 => Field::Ip4Ttl,
         Family::V6 => Field::Ip6HopLimit,
     });
+    if family == Family::V6 {
+        rules.extend([1, -1, 255, -255, 100].map(|by| vec![Expr::Assign(Assign::HopLimitBy(by))]));
+    }
     rules.extend(ALL.map(|op| vec![matching(hops, op, Value::Bytes(vec![64]))]));
     let network = |offset, len| Key::Payload(Field::Raw { base: Base::Network, offset, len });
     for mask in [0xfc, 0x03, 0x3f, 0xc0, 0xe0, 0x01, 0x80, 0xfe, 0x1c, 0xfd] {

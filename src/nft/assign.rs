@@ -2,13 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::expr::{Key, Meta};
+use super::expr::{Field, Key, Meta};
 use super::json::{binary, ct, mangle, meta, number_of, text, verbatim};
 use super::key;
 use super::lower::Lowering;
 use super::syntax::{Unprintable, unprintable};
 use super::uapi::{bitwise, ct as ct_key, exthdr, meta as meta_key, payload, reg};
-use nftables::expr::{BinaryOperation, Expression, NamedExpression, Payload, PayloadField};
+use nftables::expr::{BinaryOperation, Expression, Map, NamedExpression, Payload, PayloadField, SetItem};
 use nftables::stmt::Statement;
 use serde_json::json;
 
@@ -38,6 +38,8 @@ pub enum Assign {
         /// What is written; as many bits as the field has.
         value: u8,
     },
+    /// So many more (or less) hops of IPv6 than there are, from 0 to 255.
+    HopLimitBy(i16),
     /// The first TCP option of this kind becomes NOPs, checksum included (kernel 5.18 on).
     StripTcpOption(u8),
 }
@@ -125,6 +127,9 @@ impl Assign {
                 let len = u32::try_from(there.len).unwrap_or(u32::MAX);
                 there.base == payload::NETWORK_HEADER && here.touches(there.offset, len)
             }
+            (Assign::HopLimitBy(_), Key::Payload(_)) => {
+                Assign::Field { field: SetField::Ip6HopLimit, value: 0 }.changes(key)
+            }
             (Assign::StripTcpOption(_), Key::TcpOption(_)) => true,
             _ => false,
         }
@@ -154,6 +159,13 @@ impl Assign {
                 });
             }
             Assign::Field { field, value } => lower_field(out, &place(field), value),
+            Assign::HopLimitBy(by) => {
+                let place = place(SetField::Ip6HopLimit);
+                load_payload(out, &place);
+                let pairs = hops(by).map(|(from, to)| (vec![from], vec![to])).collect();
+                out.image(key::of(Key::Payload(Field::Ip6HopLimit)), pairs);
+                store_payload(out, &place);
+            }
             Assign::StripTcpOption(kind) => out.emit("exthdr", |out| {
                 out.put_u8(exthdr::TYPE, kind);
                 out.put_u32(exthdr::OP, exthdr::OP_TCPOPT);
@@ -184,6 +196,10 @@ impl Assign {
                 let Place { header, name, .. } = place(field);
                 format!("{header} {name} set {value}")
             }
+            Assign::HopLimitBy(by) => {
+                let pairs: Vec<String> = hops(by).map(|(from, to)| format!("{from} : {to}")).collect();
+                format!("ip6 hoplimit set ip6 hoplimit map {{ {} }}", pairs.join(", "))
+            }
             Assign::StripTcpOption(kind) => format!("reset tcp option {kind}"),
         })
     }
@@ -211,11 +227,14 @@ impl Assign {
                 mangle(mark_json(to)?, value)
             }
             Assign::Priority(class) => mangle(meta("priority")?, text(class_text(class))),
-            Assign::Field { field, value } => {
-                let Place { header, name, .. } = place(field);
-                let field = PayloadField { protocol: header.into(), field: name.into() };
-                let field = Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)));
-                mangle(field, Expression::Number(u32::from(value)))
+            Assign::Field { field, value } => mangle(field_json(field), Expression::Number(u32::from(value))),
+            Assign::HopLimitBy(by) => {
+                let number = |hops: u8| Expression::Number(u32::from(hops));
+                let pairs = hops(by).map(|(from, to)| SetItem::Mapping(number(from), number(to)));
+                let data = Expression::Named(NamedExpression::Set(pairs.collect()));
+                let key = field_json(SetField::Ip6HopLimit);
+                let map = NamedExpression::Map(Box::new(Map { key, data }));
+                mangle(field_json(SetField::Ip6HopLimit), Expression::Named(map))
             }
             Assign::StripTcpOption(kind) => match super::json::tcp_option(kind) {
                 Ok(name) => verbatim(json!({ "reset": { "tcp option": { "name": name } } })),
@@ -268,28 +287,50 @@ fn lower_shift(out: &mut Lowering<'_>, shift: Shift) {
 fn lower_field(out: &mut Lowering<'_>, place: &Place, value: u8) {
     let number = (u16::from(value) << place.shift).to_be_bytes();
     let bits = number.get(number.len() - place.keep.len()..).unwrap_or_default();
-    let len = u32::try_from(place.keep.len()).unwrap_or_default();
     if place.keep.iter().all(|keep| *keep == 0) {
         out.load_constant(bits);
     } else {
-        out.emit("payload", |out| {
-            out.put_u32(payload::DREG, reg::ONE);
-            out.put_u32(payload::BASE, payload::NETWORK_HEADER);
-            out.put_u32(payload::OFFSET, place.offset);
-            out.put_u32(payload::LEN, len);
-        });
+        load_payload(out, place);
         out.bitwise(place.keep, bits);
     }
+    store_payload(out, place);
+}
+
+fn load_payload(out: &mut Lowering<'_>, place: &Place) {
+    out.emit("payload", |out| {
+        out.put_u32(payload::DREG, reg::ONE);
+        out.put_u32(payload::BASE, payload::NETWORK_HEADER);
+        out.put_u32(payload::OFFSET, place.offset);
+        out.put_u32(payload::LEN, u32::try_from(place.keep.len()).unwrap_or_default());
+    });
+}
+
+fn store_payload(out: &mut Lowering<'_>, place: &Place) {
     out.emit("payload", |out| {
         out.put_u32(payload::SREG, reg::ONE);
         out.put_u32(payload::BASE, payload::NETWORK_HEADER);
         out.put_u32(payload::OFFSET, place.offset);
-        out.put_u32(payload::LEN, len);
+        out.put_u32(payload::LEN, u32::try_from(place.keep.len()).unwrap_or_default());
         if let Some(checksum) = place.checksum {
             out.put_u32(payload::CSUM_TYPE, payload::CSUM_INET);
             out.put_u32(payload::CSUM_OFFSET, checksum);
         }
     });
+}
+
+fn field_json(field: SetField) -> Expression<'static> {
+    let Place { header, name, .. } = place(field);
+    let field = PayloadField { protocol: header.into(), field: name.into() };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+/// Hops before and after, for all numbers that change.
+fn hops(by: i16) -> impl Iterator<Item = (u8, u8)> {
+    let after = move |from: u8| {
+        let sum = i16::from(from).saturating_add(by).clamp(0, i16::from(u8::MAX));
+        u8::try_from(sum).unwrap_or_default()
+    };
+    (0..=u8::MAX).map(move |from| (from, after(from))).filter(|(from, to)| from != to)
 }
 
 fn mark_text(mark: Mark) -> &'static str {

@@ -34,6 +34,8 @@ pub struct AnonymousSet {
     interval: bool,
     /// Key, and whether it ends an interval instead of beginning one.
     elements: Vec<(Vec<u8>, bool)>,
+    /// Of a map: what each element becomes, which is of the key's own kind.
+    images: Option<Vec<Vec<u8>>>,
 }
 
 /// A value that does not fit its key; the expression was built wrongly, and nothing is sent.
@@ -287,6 +289,21 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Puts in place of what has been loaded what an anonymous map makes of it; the rule ends for what is not in there.
+    pub(super) fn image(&mut self, facts: Facts, pairs: Vec<(Vec<u8>, Vec<u8>)>) {
+        let id = *self.next_set;
+        *self.next_set += 1;
+        let (keys, images): (Vec<Vec<u8>>, Vec<Vec<u8>>) = pairs.into_iter().unzip();
+        let elements: Vec<Element> = keys.into_iter().map(Element::One).collect();
+        self.sets.push(AnonymousSet { images: Some(images), ..AnonymousSet::new(id, facts, &elements) });
+        self.emit("lookup", |out| {
+            out.put_u32(lookup::SREG, reg::ONE);
+            out.put_u32(lookup::DREG, reg::ONE);
+            out.put_str(lookup::SET, MAP_NAME);
+            out.put_u32(lookup::SET_ID, id);
+        });
+    }
+
     fn limit(&mut self, bucket: Limit) {
         self.emit("limit", |out| {
             out.put_u64(limit::RATE, bucket.rate);
@@ -445,11 +462,14 @@ fn in_order(from: &[u8], to: &[u8], order: Order) -> bool {
 
 /// The kernel puts a number of its own for `%d`.
 const SET_NAME: &str = "__set%d";
+const MAP_NAME: &str = "__map%d";
 
 /// libnftnl's TLVs in NFTA_SET_USERDATA, without which nft prints numbers of a set's elements in the wrong byte order.
 mod set_userdata {
     /// Byte order of the key: 1 host, 2 network.
     pub const KEY_BYTEORDER: u8 = 0;
+    /// The same of what a map gives.
+    pub const DATA_BYTEORDER: u8 = 1;
     pub const HOST: u32 = 1;
     pub const NETWORK: u32 = 2;
 }
@@ -463,17 +483,26 @@ impl AnonymousSet {
             elements.iter().filter_map(single).map(|value| (value, false)).collect()
         };
         let key_len = u32::try_from(facts.len).unwrap_or_default();
-        Self { id, key_type: facts.kind.set_type(), key_len, order: facts.order, interval, elements }
+        Self { id, key_type: facts.kind.set_type(), key_len, order: facts.order, interval, elements, images: None }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.images.is_some() { MAP_NAME } else { SET_NAME }
     }
 
     /// Attributes of NFT_MSG_NEWSET.
     pub fn put_set(&self, out: &mut Writer, table: &str) {
         let interval = if self.interval { set_flag::INTERVAL } else { 0 };
+        let map = if self.images.is_some() { set_flag::MAP } else { 0 };
         out.put_str(set::TABLE, table);
-        out.put_str(set::NAME, SET_NAME);
-        out.put_u32(set::FLAGS, set_flag::ANONYMOUS | set_flag::CONSTANT | interval);
+        out.put_str(set::NAME, self.name());
+        out.put_u32(set::FLAGS, set_flag::ANONYMOUS | set_flag::CONSTANT | interval | map);
         out.put_u32(set::KEY_TYPE, self.key_type);
         out.put_u32(set::KEY_LEN, self.key_len);
+        if self.images.is_some() {
+            out.put_u32(set::DATA_TYPE, self.key_type);
+            out.put_u32(set::DATA_LEN, self.key_len);
+        }
         out.put_u32(set::ID, self.id);
         out.nest(set::DESC, |out| {
             out.put_u32(set::DESC_SIZE, u32::try_from(self.elements.len()).unwrap_or(u32::MAX));
@@ -481,21 +510,29 @@ impl AnonymousSet {
         let order = if self.order == Order::Host { set_userdata::HOST } else { set_userdata::NETWORK };
         let mut userdata = vec![set_userdata::KEY_BYTEORDER, 4];
         userdata.extend_from_slice(&order.to_ne_bytes());
+        if self.images.is_some() {
+            userdata.extend_from_slice(&[set_userdata::DATA_BYTEORDER, 4]);
+            userdata.extend_from_slice(&order.to_ne_bytes());
+        }
         out.put(set::USERDATA, &userdata);
     }
 
     /// Attributes of NFT_MSG_NEWSETELEM.
     pub fn put_elements(&self, out: &mut Writer, table: &str) {
         out.put_str(elem::LIST_TABLE, table);
-        out.put_str(elem::LIST_SET, SET_NAME);
+        out.put_str(elem::LIST_SET, self.name());
         out.put_u32(elem::LIST_SET_ID, self.id);
         out.nest(elem::LIST_ELEMENTS, |out| {
-            for (key, ends) in &self.elements {
+            let images = self.images.iter().flatten().map(Some).chain(std::iter::repeat(None));
+            for ((key, ends), image) in self.elements.iter().zip(images) {
                 out.nest(data::LIST_ELEM, |out| {
                     if *ends {
                         out.put_u32(elem::FLAGS, elem::INTERVAL_END);
                     }
                     put_data(out, elem::KEY, key);
+                    if let Some(image) = image {
+                        put_data(out, elem::DATA, image);
+                    }
                 });
             }
         });

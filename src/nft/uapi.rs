@@ -143,6 +143,8 @@ pub mod set_flag {
     pub const CONSTANT: u32 = 0x2;
     /// NFT_SET_INTERVAL
     pub const INTERVAL: u32 = 0x4;
+    /// NFT_SET_MAP
+    pub const MAP: u32 = 0x8;
 }
 
 /// `enum nft_set_attributes`
@@ -157,6 +159,10 @@ pub mod set {
     pub const KEY_TYPE: u16 = 4;
     /// NFTA_SET_KEY_LEN
     pub const KEY_LEN: u16 = 5;
+    /// NFTA_SET_DATA_TYPE
+    pub const DATA_TYPE: u16 = 6;
+    /// NFTA_SET_DATA_LEN
+    pub const DATA_LEN: u16 = 7;
     /// NFTA_SET_DESC
     pub const DESC: u16 = 9;
     /// NFTA_SET_ID
@@ -171,6 +177,8 @@ pub mod set {
 pub mod elem {
     /// NFTA_SET_ELEM_KEY
     pub const KEY: u16 = 1;
+    /// NFTA_SET_ELEM_DATA
+    pub const DATA: u16 = 2;
     /// NFTA_SET_ELEM_FLAGS
     pub const FLAGS: u16 = 3;
     /// NFT_SET_ELEM_INTERVAL_END (`enum nft_set_elem_flags`)
@@ -314,6 +322,8 @@ pub mod lookup {
     pub const SET: u16 = 1;
     /// NFTA_LOOKUP_SREG
     pub const SREG: u16 = 2;
+    /// NFTA_LOOKUP_DREG
+    pub const DREG: u16 = 3;
     /// NFTA_LOOKUP_SET_ID
     pub const SET_ID: u16 = 4;
     /// NFTA_LOOKUP_FLAGS

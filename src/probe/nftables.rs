@@ -183,10 +183,10 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 29] = [
-    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "write", "priority", "strip", "zone", "notrack",
-    "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec", "xfrm",
-    "queue", "dup", "tproxy", "synproxy",
+const SAMPLES: [&str; 30] = [
+    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "write", "map", "priority", "strip", "zone",
+    "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec",
+    "xfrm", "queue", "dup", "tproxy", "synproxy",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -219,6 +219,7 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             },
             value: 0,
         })],
+        "map" => vec![Expr::Assign(Assign::HopLimitBy(1))],
         "priority" => vec![Expr::Assign(Assign::Priority(1))],
         "strip" => vec![Expr::Assign(Assign::StripTcpOption(2))],
         "zone" => vec![Expr::CtZone { zone: 1, direction: None }],

@@ -205,6 +205,15 @@ def test_hops(scene, family):
     assert [each.packet[at] for each in scene.send(p.udp(ttl=9, **ACROSS[family]))] == [64]
 
 
+def test_hops_by(scene):
+    """More and fewer hops, no more than 255 and no fewer than 0."""
+    for option, before, after in (("inc 1", 63, 64), ("inc 9", 250, 255), ("inc 255", 3, 255), ("inc 1", 255, 255), ("dec 1", 64, 63), ("dec 9", 5, 0), ("dec 200", 255, 55)):
+        scene.run(f"ip6tables -t mangle -A POSTROUTING -p udp -j HL --hl-{option}", 0)
+        assert [each.packet[7] for each in scene.send(p.udp(ttl=before, source=p.INNER6, target=p.BEYOND6), at="host")] == [after]
+        scene.run("ip6tables -t mangle -vS POSTROUTING", 0)
+        scene.run("ip6tables -t mangle -F", 0)
+
+
 @pytest.mark.parametrize("family", FRONT)
 def test_hops_match(scene, family):
     name = {4: "ttl", 6: "hl"}[family]

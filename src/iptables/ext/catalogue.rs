@@ -159,8 +159,7 @@ pub const TARGETS: &[Known] = &[
     both("DSCP", dscp::new_target, "ip dscp set, ip6 dscp set", &["nft-write"]),
     only(Family::V4, "ECN", ecn::new_target, "ip ecn set", &["nft-write"])
         .but("only `--ecn-ip-ect`: nft has no words for changing single flags of TCP"),
-    only(Family::V6, "HL", ttl::hl_target, "ip6 hoplimit set", &["nft-write"])
-        .but("not `--hl-inc`, `--hl-dec`: nft has no words for a number that is reckoned from the packet's own"),
+    only(Family::V6, "HL", ttl::hl_target, "ip6 hoplimit set", &["nft-write", "nft-map"]),
     both("LOG", log::new, "log prefix … level … flags …", &["nft-log"]),
     both("MARK", mark::new_target, "meta mark set", &[]),
     both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),

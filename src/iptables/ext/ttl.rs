@@ -219,9 +219,18 @@ impl Extension for HopsTarget {
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let (action, value) = self.action.unwrap_or_default();
         let field = if self.names.target == "TTL" { SetField::Ip4Ttl } else { SetField::Ip6HopLimit };
-        if action != SET {
-            let option = format!("--{}-{}", self.names.matching, action_words(action).0);
-            return Err(Refusal::new(option, "nft has no words for a number that is reckoned from the packet's own"));
+        let by = i16::from(value);
+        match (action, field) {
+            (SET, _) => {}
+            (DEC, SetField::Ip6HopLimit) => return Ok(vec![vec![Expr::Assign(Assign::HopLimitBy(-by))]]),
+            (_, SetField::Ip6HopLimit) => return Ok(vec![vec![Expr::Assign(Assign::HopLimitBy(by))]]),
+            _ => {
+                let option = format!("--{}-{}", self.names.matching, action_words(action).0);
+                return Err(Refusal::new(
+                    option,
+                    "nft has no words for a number that is reckoned from the packet's own",
+                ));
+            }
         }
         Ok(vec![vec![Expr::Assign(Assign::Field { field, value })]])
     }
