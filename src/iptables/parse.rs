@@ -704,6 +704,9 @@ impl<'a> Parser<'a> {
             self.check_chain(&named)?;
             rules = self.expand(&sources, &destinations);
         }
+        if letter == 'P' && second.as_deref() == Some("DROP") {
+            self.check_drop()?;
+        }
         let position = number.unwrap_or(1);
         Ok(match letter {
             'A' => Command::Append { chain: named, rules },
@@ -775,7 +778,12 @@ impl<'a> Parser<'a> {
                 format!("Can't use -{letter} with {chain}\n")
             }));
         }
-        if self.table == "nat" && matches!(self.rule.target, Target::Drop) {
+        if matches!(self.rule.target, Target::Drop) { self.check_drop() } else { Ok(()) }
+    }
+
+    /// Table nat sees the first packet of a flow alone.
+    fn check_drop(&self) -> Result<(), Error> {
+        if self.table == "nat" {
             let text = "\nThe \"nat\" table is not intended for filtering, the use of DROP is therefore inhibited.\n\n";
             return Err(parameter(text));
         }

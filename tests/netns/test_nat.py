@@ -99,6 +99,8 @@ def test_refusals(carried, front):
         words = filled(front, rule)
         if carried.run([front, "-t", "nat", "-A", *words]).rc == 0:
             carried.run([front, "-t", "nat", "-D", *words], 0)
+    for policy in ("OUTPUT DROP", "mine DROP", "missing DROP", "OUTPUT drop", "OUTPUT REJECT"):
+        carried.run(f"{front} -t nat -P {policy}")
     carried.run(f"{front} -t nat -S", 0)
 
 
@@ -368,3 +370,16 @@ def test_the_first_rule_that_fits_is_the_last(scene, side):
     for port in (53, 54, 55):
         scene.send(p.udp(dport=port, payload=b"later", **side.across()))
     scene.entries()
+
+
+@pytest.mark.parametrize("chain", ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"))
+def test_a_policy_that_only_a_restore_can_give(scene, side, chain):
+    scene.run(f"{side.front}-restore", 0, stdin=f"*nat\n:{chain} DROP [0:0]\n-A {chain} -p tcp -j ACCEPT\nCOMMIT\n".encode())
+    for make in (p.udp, p.tcp):
+        scene.forget()
+        for packet, at in ((make(**side.across()), "left"), (make(**side.here()), "left"), (make(source=side.far, target=side.right), "host")):
+            scene.send(packet, at=at)
+    scene.run(f"{side.front} -t nat -vS {chain}", 0)
+    scene.run(f"{side.front}-restore", 0, stdin=f"*nat\n:{chain} ACCEPT [0:0]\nCOMMIT\n".encode())
+    scene.forget()
+    assert scene.send(p.udp(**side.across()))[0].where == "right"
