@@ -14,6 +14,8 @@ FRONTS = ("iptables", "ip6tables")
 # Docker's looks at the VNI 4097 of VXLAN, in its older form and its newer one.
 VNI_U32 = "-m u32 --u32 '0>>22&0x3C@12&0xFFFFFF00=0x100100'"
 VNI_BPF = "-m bpf --bytecode '7,32 0 0 4294963252,7 0 0 0,64 0 0 4,116 0 0 8,21 1 0 4097,6 0 0 0,6 0 0 4294967295'"
+# The same by the length of the IP header.
+VNI_LENGTH = "-m bpf --bytecode '6,177 0 0 0,64 0 0 12,84 0 0 4294967040,21 0 1 1048832,6 0 0 4294967295,6 0 0 0'"
 # tcpdump's udp and port 53, behind IPv4 headers of any length.
 PORT_53 = "-m bpf --bytecode '11,48 0 0 9,21 0 8 17,40 0 0 6,69 6 0 8191,177 0 0 0,72 0 0 0,21 2 0 53,72 0 0 2,21 0 1 53,6 0 0 65535,6 0 0 0'"
 
@@ -220,6 +222,8 @@ MEETS4.update({
     VNI_U32: (OURS + [vxlan(4097, fragment=2), vxlan(4097, fragment=9, options=NOPS * 2), vxlan(4097, dport=9)], OTHERS + [vxlan(4097, cut=8), vxlan(4097, cut=0), vxlan(7, fragment=2)]),
     f"-p udp {VNI_U32}": (OURS + [vxlan(4097, fragment=2)], OTHERS + [vxlan(7, fragment=2), ipv4(6, vxlan(4097)[20:])]),
     f"-p udp ! -f {VNI_BPF}": (OURS + [vxlan(4097, dport=9)], OTHERS + [vxlan(4097, cut=8), vxlan(4097, cut=0), vxlan(4097, fragment=2), vxlan(0, fragment=2), ipv4(6, vxlan(4097)[20:])]),
+    VNI_LENGTH: (OURS + [vxlan(4097, fragment=2, options=NOPS), vxlan(4097, dport=9)], OTHERS + [vxlan(4097, cut=8), vxlan(7, fragment=2)]),
+    f"-p udp --dport 4789 {VNI_LENGTH}": (OURS, OTHERS + [vxlan(4097, dport=9)]),
     f"-p udp -m multiport --dports 4789,8472 {VNI_BPF}": (OURS, OTHERS + [vxlan(4097, dport=9)]),
     PORT_53: ([p.udp(dport=53), p.udp(sport=53), ipv4(17, p.udp(dport=53)[20:], NOPS)], [p.udp(), p.tcp(dport=53), ipv4(17, p.udp(dport=53)[20:], fragment=2), ipv4(17, p.udp()[20:], NOPS)]),
     "-m u32 --u32 '6&0xFF=1:6,17&&4&0x1FFF=0&&0>>22&0x3C@0>>16=1000'": ([p.udp(), p.tcp()], [p.udp(sport=1001), p.other(50), ipv4(17, p.udp()[20:], fragment=2)]),
@@ -280,7 +284,7 @@ def test_packets(scene, front):
         scene.meets(front, "raw", "PREROUTING", f"{rule} -j DROP", match, other)
 
 
-@pytest.mark.parametrize("vni", [VNI_U32, VNI_BPF])
+@pytest.mark.parametrize("vni", [VNI_U32, VNI_BPF, VNI_LENGTH])
 def test_dockers_overlays(scene, vni):
     """What leaves for an encrypted overlay is marked, what comes in for one without IPsec is dropped; other overlays are not touched."""
     away = {"source": p.OURS4, "target": p.PEER4}

@@ -70,6 +70,8 @@ mod code {
     /// BPF_TXA
     pub const TXA: u16 = 0x80;
 
+    /// A = A + X
+    pub const ADD_X: u16 = 0x0c;
     /// Cells of memory (BPF_MEMWORDS).
     pub const CELLS: usize = 16;
     /// Offsets from here on are no places in the packet (SKF_LL_OFF of linux/filter.h, as a u32).
@@ -286,6 +288,12 @@ impl Machine<'_> {
     }
 
     fn compute(&self, state: &State, now: Instruction) -> Result<Held, Refusal> {
+        if let (Held::Word(word), Held::Place(start, base)) = (state.a, state.x)
+            && now.code == code::ADD_X
+            && let Some(number) = word.number()
+        {
+            return Ok(Held::Place(start, base.saturating_add(number)));
+        }
         let operand = match (now.code & code::X != 0, state.x) {
             (false, _) => Some(now.k),
             (true, Held::Word(word)) => word.number(),

@@ -540,6 +540,11 @@ mod tests {
         compare(&["-p", "udp", "!", "-f", "-m", "bpf", "--bytecode", docker], |packet| {
             is_whole(packet) && word(packet, behind(packet) + 12).is_some_and(|word| word >> 8 == 4097)
         });
+        // ldxb 4*([0]&0xf); ld #12; add x; tax; ld [x+0]; rsh #8; jeq #4097, 0, 1; ret #1; ret #0
+        let sum = "9,177 0 0 0,0 0 0 12,12 0 0 0,7 0 0 0,64 0 0 0,116 0 0 8,21 0 1 4097,6 0 0 1,6 0 0 0";
+        compare(&["-m", "bpf", "--bytecode", sum], |packet| {
+            word(packet, behind(packet) + 12).is_some_and(|word| word >> 8 == 4097)
+        });
         // ldxb 4*([0]&0xf); ldb [x+13]; and #0x10; jeq #0x10, 2, 0; ldh [2]; jgt #0x600, 0, 1; ret #1; ret #0
         let branches = "8,177 0 0 0,80 0 0 13,84 0 0 16,21 2 0 16,40 0 0 2,37 0 1 1536,6 0 0 1,6 0 0 0";
         compare(&["-m", "bpf", "--bytecode", branches], |packet| {
