@@ -192,7 +192,7 @@ pub const TARGETS: &[Known] = &[
 pub const OTHER_MATCHES: &[NotCarried] = &[
     not("cgroup", "nf_tables counts what answers for a listening socket to its group, xt_cgroup to none"),
     not("cluster", "nft aborts when it lists a rule with a hash of an address"),
-    not("connlabel", "nf_tables makes no room in new connections for labels that others set"),
+    not("connlabel", "not yet carried"),
     not("connlimit", "counts in a set beside the rule, which would have to come and go with it"),
     not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "a full table of it drops packets, where a full set of nf_tables lets them pass"),
