@@ -89,7 +89,7 @@ impl NftCarrier {
             // Somebody else was faster; what the backend holds now is no business of ours.
             return Ok(Some(Taken::default()));
         }
-        let mut batch = self.difference(&before, saved)?.batch;
+        let Change { mut batch, mut lines } = self.difference(&before, saved)?;
         let table = self.table.clone();
         let theirs = nft::Table { family: self.family, name: &table };
         let chains = self.connection.chains(self.family, &self.table).map_err(|error| unavailable(&error))?;
@@ -101,17 +101,23 @@ impl NftCarrier {
             let why = format!("iptables-nft shows {} of the {} rules in its table", saved.rules(), rules.len());
             return Err(Refusal::new("the table", why).into());
         }
-        batch.flush_table(theirs);
-        for chain in &chains {
-            match chain.hook {
-                None => batch.delete_chain(theirs, &chain.name),
-                Some(_) if chain.policy == Some(Policy::Drop) => {
-                    batch.set_policy(theirs, &chain.name, Policy::Accept, None);
+        let empty = |batch: &mut Batch| {
+            batch.flush_table(theirs);
+            for chain in &chains {
+                match chain.hook {
+                    None => batch.delete_chain(theirs, &chain.name),
+                    Some(_) if chain.policy == Some(Policy::Drop) => {
+                        batch.set_policy(theirs, &chain.name, Policy::Accept, None);
+                    }
+                    Some(_) => {}
                 }
-                Some(_) => {}
             }
-        }
-        let lines = text::commands(&batch).map_err(unwritable)?;
+        };
+        empty(&mut batch);
+        // What nft cannot write of another's table is no reason to leave it there.
+        let mut told = Batch::new();
+        empty(&mut told);
+        lines.extend(text::commands(&told).unwrap_or_default());
         match self.connection.commit(batch, Some(generation)) {
             Ok(()) => Ok(Some(Taken { lines, rules: saved.rules() })),
             Err(error) if error.is_race() => Ok(None),
@@ -130,9 +136,9 @@ impl NftCarrier {
         let wanted = self.taken(&before, saved)?;
         let mut taken = Taken { lines: Vec::new(), rules: saved.rules() };
         if !before.reads_as(&wanted) {
-            let Change { mut batch, .. } = self.difference(&before, saved)?;
+            let Change { mut batch, lines } = change::between(&self.place(), &before, &wanted)?;
             batch.ensure_chain(self.at(), MARK);
-            taken.lines = text::commands(&batch).map_err(unwritable)?;
+            taken.lines = lines;
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => {}
                 Err(error) if error.is_race() => return Ok(None),
