@@ -4,19 +4,14 @@ They come with the source package of the installed iptables, which is fetched wh
 repository; without it the test says so and is skipped.
 """
 
-import os
 import pathlib
-import re
 import shlex
-import subprocess
 import tarfile
-import tempfile
 
 import pytest
 
+import upstream
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "iptables-source"
 FILES = {
     "iptables": (
         "libxt_tcp", "libxt_udp", "libipt_icmp", "libxt_multiport", "libxt_addrtype", "libxt_conntrack", "libxt_comment", "libxt_mark", "libxt_limit", "libxt_pkttype", "libxt_mac", "libxt_iprange", "libxt_length", "libipt_LOG", "libxt_NFLOG", "libxt_NOTRACK", "libxt_CT", "libxt_TRACE", "libxt_MARK", "libxt_standard", "libxt_sctp", "libxt_dccp", "libxt_esp", "libipt_ah", "libxt_ipcomp", "libxt_u32", "libxt_bpf", "iptables",
@@ -25,37 +20,10 @@ FILES = {
 FILES["ip6tables"] = tuple(name.replace("libipt_icmp", "libip6t_icmp6").replace("libipt_LOG", "libip6t_LOG").replace("libipt_ah", "libip6t_ah") for name in FILES["iptables"] if name != "iptables") + ("libip6t_frag", "libip6t_rt", "libip6t_hbh", "libip6t_dst", "libip6t_mh", "libip6t_ipv6header", "libip6t_srh")
 
 
-def fetch():
-    """The source archive of iptables as the distribution has it, by apt with lists of its own."""
-    found = sorted(CACHE.glob("iptables_*.orig.tar.*"))
-    if found:
-        return found[0]
-    sources = pathlib.Path("/etc/apt/sources.list.d/debian.sources")
-    if not sources.exists():
-        pytest.skip("iptables' source package: no debian.sources to fetch it by")
-    with tempfile.TemporaryDirectory() as work:
-        work = pathlib.Path(work)
-        (work / "parts").mkdir()
-        (work / "lists/partial").mkdir(parents=True)
-        (work / "parts/source.sources").write_text(re.sub(r"^Types:.*$", "Types: deb-src", sources.read_text(), flags=re.M))
-        options = ["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/parts", "-o", f"Dir::State::lists={work}/lists", "-o", "APT::Sandbox::User=root"]
-        for words in (["update"], ["source", "--download-only", "iptables"]):
-            done = subprocess.run(["apt-get", *options, *words], cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-            if done.returncode:
-                pytest.skip(f"iptables' source package cannot be had: {done.stderr.strip()[-200:]}")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for path in work.glob("iptables_*.orig.tar.*"):
-            # Several test processes may come here at once.
-            temporary = CACHE / f".{path.name}.{os.getpid()}"
-            temporary.write_bytes(path.read_bytes())
-            temporary.rename(CACHE / path.name)
-    return sorted(CACHE.glob("iptables_*.orig.tar.*"))[0]
-
-
 @pytest.fixture(scope="session")
 def suite():
     """File name without `.t` -> its lines."""
-    with tarfile.open(fetch()) as archive:
+    with tarfile.open(upstream.fetch()) as archive:
         return {pathlib.Path(member.name).stem: archive.extractfile(member).read().decode().splitlines() for member in archive if member.name.endswith(".t")}
 
 
