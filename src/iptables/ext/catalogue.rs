@@ -64,6 +64,8 @@ impl Known {
     }
 }
 
+const LOOKUPS: &str = "THROW, NAT and XRESOLVE are refused; in IPv6 also all types but UNSPEC, UNICAST, LOCAL and \
+    MULTICAST, and --limit-iface-in and --limit-iface-out";
 const BY_REQID: &str =
     "--strict, --proto, --mode, --tunnel-src, --tunnel-dst, and --reqid together with --spi are refused";
 const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte matches only on kernels from 6.16 on";
@@ -94,7 +96,7 @@ const PROGRAMS: &str =
 
 /// Matches, by name.
 pub const MATCHES: &[Known] = &[
-    both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]),
+    both("addrtype", addrtype::new, "fib daddr type", &["nft-fib"]).but(LOOKUPS),
     only(Family::V4, "ah", ah::v4, "ah spi", &[]).but(TRUNCATED),
     only(Family::V6, "ah", ah::v6, "ah spi, ah hdrlength, ah reserved", &[]).but(AH),
     both("bpf", bpf::new, "@nh, @th", &["nft-set"]).but(PROGRAMS),
@@ -165,7 +167,7 @@ pub const TARGETS: &[Known] = &[
     both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),
     both("NETMAP", netmap::new, "dnat prefix to, snat prefix to", &["nft-chain-nat", "nft-nat"])
         .but("only in built-in chains: in others the hook that decides what is changed is not known"),
-    both("NFLOG", nflog::new, "log group", &["nft-log"]),
+    both("NFLOG", nflog::new, "log group", &["nft-log"]).but("--nflog-range, which has never had an effect, is refused"),
     both("NFQUEUE", nfqueue::new, "queue num", &["nft-queue"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
     both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
