@@ -79,6 +79,11 @@ pub fn beforehand(config: &Config, found: &[Backend]) -> Option<Choice> {
     }
 }
 
+/// Whether iptables-nft is chosen whatever iptables-legacy can do: update-alternatives prefers it, and it can do most.
+pub fn keeps_nft(found: &[Backend], nft: &Trial) -> bool {
+    matches!(standing(found), Some(Standing::Default(Variant::Nft))) && Score::of(nft).is_most()
+}
+
 /// The choice when all has been tried: the one in use, if it can do most of what Docker says or its rules stand in the way
 /// of another; else the one that can do more. What the chosen one cannot do is carried.
 pub fn choose(config: &Config, found: &[Backend], trials: &[Trial]) -> Option<Choice> {

@@ -73,6 +73,16 @@ impl Kernel {
         Self { version, machine: text(name.machine()), ..Self::read_below(Path::new("/"), &release) }
     }
 
+    /// Whether the module of a legacy table puts that table into every network namespace, rather than into those that
+    /// ask for it: before Linux 5.15.
+    pub fn spreads_legacy_tables(&self) -> bool {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 15),
+            _ => false,
+        }
+    }
+
     fn read_below(root: &Path, release: &str) -> Self {
         let directory = root.join("lib/modules").join(release);
         let (config_file, options) = match read_config(root, &directory, release) {
@@ -215,6 +225,14 @@ mod tests {
     use super::*;
     use crate::rules;
     use std::io::Write;
+
+    #[test]
+    fn old_kernels_spread_legacy_tables() {
+        let spreads =
+            |release: &str| Kernel { release: release.to_owned(), ..Kernel::default() }.spreads_legacy_tables();
+        assert!(spreads("5.10.0-32-cloud-amd64") && spreads("4.18.0-553.el8_10.x86_64") && spreads("5.14-rc1"));
+        assert!(!spreads("5.15.0-91-generic") && !spreads("6.1.0-50-cloud-amd64") && !spreads("unknown"));
+    }
 
     fn machine(config: &str, modules: &[&str]) -> (tempfile::TempDir, Kernel) {
         let root = tempfile::tempdir().expect("a directory");

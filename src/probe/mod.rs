@@ -279,15 +279,26 @@ struct Tests {
 
 /// Each backend has a namespace of its own: two that hold the same tables would get in each other's way, and before
 /// Linux 4.18 could not both have NAT.
+///
+/// On a kernel that puts a legacy table into every namespace, iptables-nft warns on every listing once the module is loaded.
+/// There iptables-legacy is not tried if iptables-nft is chosen whatever it can do.
 fn try_all(config: &Config, found: &[Backend], kernel: &Kernel) -> Tests {
+    let in_use = choice::beforehand(config, found).map(|choice| choice.variant);
+    let nft = found.iter().find(|backend| backend.variant == Variant::Nft && kernel.spreads_legacy_tables());
+    let first = nft.and_then(|backend| trial::run(backend, kernel).ok());
+    let settled = first.as_ref().is_some_and(|trial| in_use == Some(Variant::Nft) || choice::keeps_nft(found, trial));
+    let attempt = |backend: &Backend| match backend.variant {
+        Variant::Nft if first.is_some() => first.clone(),
+        Variant::Legacy if settled => Some(hints::gather(backend, kernel, &nftables::Abilities::new(), false)),
+        _ => trial::run(backend, kernel).ok(),
+    };
     let (tried, nf_tables) = std::thread::scope(|scope| {
-        let threads: Vec<_> = found.iter().map(|backend| scope.spawn(|| trial::run(backend, kernel))).collect();
+        let threads: Vec<_> = found.iter().map(|backend| scope.spawn(|| attempt(backend))).collect();
         let nf_tables = nftables::run(kernel);
-        let tried: Vec<_> = threads.into_iter().map(|thread| thread.join().ok().and_then(Result::ok)).collect();
+        let tried: Vec<_> = threads.into_iter().map(|thread| thread.join().ok().flatten()).collect();
         (tried, nf_tables)
     });
     let for_real = tried.iter().all(Option::is_some);
-    let in_use = choice::beforehand(config, found).map(|choice| choice.variant);
     let trials = found.iter().zip(tried).map(|(backend, trial)| {
         trial.unwrap_or_else(|| hints::gather(backend, kernel, &nf_tables, in_use == Some(backend.variant)))
     });
