@@ -21,6 +21,13 @@ pub enum Plan {
         /// One clause for the journal.
         why: String,
     },
+    /// Another table of the backend's holds it.
+    Hosted {
+        /// Which way: [`CarrierKind::Mangle`] or [`CarrierKind::Filter`].
+        by: CarrierKind,
+        /// One clause for the journal.
+        why: String,
+    },
     /// Whether the backend can is not known: it has to be asked in this namespace before anything is decided.
     AskBackend,
 }
@@ -34,6 +41,7 @@ impl Plan {
     pub fn carrier(&self) -> CarrierKind {
         match self {
             Plan::Nft { .. } => CarrierKind::Nft,
+            Plan::Hosted { by, .. } => *by,
             Plan::Backend { .. } | Plan::AskBackend => CarrierKind::Backend,
         }
     }
@@ -42,7 +50,7 @@ impl Plan {
     pub fn why(&self) -> &str {
         match self {
             Plan::Backend { why } => why,
-            Plan::Nft { why } => why,
+            Plan::Nft { why } | Plan::Hosted { why, .. } => why,
             Plan::AskBackend => "it is asked when the table is first spoken of",
         }
     }
@@ -62,37 +70,82 @@ pub fn plan(family: Family, table: &str, config: &Config, snapshot: &Snapshot, h
 }
 
 /// The plan of [`Plan::AskBackend`] when it has been asked.
-pub fn answered(backend: Ability) -> Plan {
+pub fn answered(family: Family, table: &str, config: &Config, snapshot: &Snapshot, backend: Ability) -> Plan {
     match backend {
-        Ability::Missing { why } => Plan::Nft { why },
+        Ability::Missing { why } => instead(family, table, config, snapshot, why),
         Ability::Able => Plan::backend("it can"),
         Ability::Unknown { .. } => Plan::backend("it does not say that it cannot"),
     }
 }
 
 fn unheld(family: Family, table: &str, config: &Config, snapshot: &Snapshot) -> Plan {
-    let nft = snapshot.ability(family, table, CarrierKind::Nft);
     match config.carrier(table) {
-        CarrierChoice::Auto => automatic(snapshot.ability(family, table, CarrierKind::Backend), &nft),
-        CarrierChoice::Fixed(CarrierKind::Nft) if !nft.is_missing() => {
-            Plan::Nft { why: "the configuration asks for it".to_owned() }
-        }
-        CarrierChoice::Fixed(CarrierKind::Nft) => {
-            Plan::Backend { why: format!("the configuration asks for nft, which cannot: {}", nft.why()).into() }
-        }
-        CarrierChoice::Fixed(_) => Plan::backend("the configuration asks for it"),
+        CarrierChoice::Auto => automatic(family, table, config, snapshot),
+        CarrierChoice::Fixed(CarrierKind::Backend) => Plan::backend("the configuration asks for it"),
+        CarrierChoice::Fixed(kind) => match ability(family, table, kind, config, snapshot) {
+            Ability::Missing { why } => {
+                let name = kind.as_str();
+                Plan::Backend { why: format!("the configuration asks for {name}, which cannot: {why}").into() }
+            }
+            _ => by(kind, "the configuration asks for it".to_owned()),
+        },
     }
 }
 
-fn automatic(backend: Ability, nft: &Ability) -> Plan {
-    match backend {
+fn automatic(family: Family, table: &str, config: &Config, snapshot: &Snapshot) -> Plan {
+    match snapshot.ability(family, table, CarrierKind::Backend) {
         Ability::Able => Plan::backend("it can"),
-        Ability::Missing { why } if nft.is_missing() => {
-            Plan::Backend { why: format!("nothing else can either, and it has the words for that: {why}").into() }
-        }
-        Ability::Unknown { .. } if nft.is_missing() => Plan::backend("nothing else can"),
-        Ability::Missing { why } => Plan::Nft { why },
+        Ability::Missing { why } => instead(family, table, config, snapshot, why),
+        Ability::Unknown { .. } if next(family, table, config, snapshot).is_none() => Plan::backend("nothing else can"),
         Ability::Unknown { .. } => Plan::AskBackend,
+    }
+}
+
+/// What carries a table that the backend cannot hold, because of `why`.
+fn instead(family: Family, table: &str, config: &Config, snapshot: &Snapshot, why: String) -> Plan {
+    match next(family, table, config, snapshot) {
+        Some(kind) => by(kind, why),
+        None => Plan::Backend { why: format!("nothing else can either, and it has the words for that: {why}").into() },
+    }
+}
+
+fn by(kind: CarrierKind, why: String) -> Plan {
+    match kind {
+        CarrierKind::Nft => Plan::Nft { why },
+        by => Plan::Hosted { by, why },
+    }
+}
+
+/// The first that can, or of which it is not known that it cannot.
+fn next(family: Family, table: &str, config: &Config, snapshot: &Snapshot) -> Option<CarrierKind> {
+    let after_backend = [CarrierKind::Nft, CarrierKind::Mangle, CarrierKind::Filter].into_iter();
+    after_backend.into_iter().find(|kind| !ability(family, table, *kind, config, snapshot).is_missing())
+}
+
+/// Whether `kind` can carry the table: another table of the backend's only while that is the backend's.
+fn ability(family: Family, table: &str, kind: CarrierKind, config: &Config, snapshot: &Snapshot) -> Ability {
+    let can = snapshot.ability(family, table, kind);
+    let host = match kind {
+        CarrierKind::Mangle | CarrierKind::Filter => kind.as_str(),
+        CarrierKind::Backend | CarrierKind::Nft => return can,
+    };
+    if can.is_missing() {
+        return can;
+    }
+    match unheld(family, host, config, snapshot) {
+        Plan::Backend { .. } => can,
+        _ => Ability::Missing { why: format!("{host} is not the backend's alone") },
+    }
+}
+
+/// The carrier that holds raw in another table of the backend's, where that is the plan, or may become it when the
+/// backend has been asked.
+pub fn may_host_raw(family: Family, config: &Config, snapshot: &Snapshot) -> Option<CarrierKind> {
+    match unheld(family, "raw", config, snapshot) {
+        Plan::Hosted { by, .. } => Some(by),
+        Plan::AskBackend => next(family, "raw", config, snapshot)
+            .filter(|kind| !matches!(kind, CarrierKind::Nft | CarrierKind::Backend)),
+        Plan::Backend { .. } | Plan::Nft { .. } => None,
     }
 }
 
@@ -115,6 +168,16 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.set_ability(Family::V4, "raw", CarrierKind::Backend, backend);
         snapshot.set_ability(Family::V4, "raw", CarrierKind::Nft, nft);
+        snapshot
+    }
+
+    /// A machine without nf_tables, whose backend has the other tables.
+    fn old(backend: Ability, hosts: &[CarrierKind]) -> Snapshot {
+        let mut snapshot = snapshot(backend, missing());
+        for kind in hosts {
+            snapshot.set_ability(Family::V4, kind.as_str(), CarrierKind::Backend, Ability::Able);
+            snapshot.set_ability(Family::V4, "raw", *kind, Ability::Able);
+        }
         snapshot
     }
 
@@ -149,6 +212,30 @@ mod tests {
     fn doubt_is_settled_by_asking() {
         assert_eq!(planned(&snapshot(unknown(), Ability::Able), &Config::default(), false), Plan::AskBackend);
         assert!(matches!(planned(&snapshot(unknown(), missing()), &Config::default(), false), Plan::Backend { .. }));
+    }
+
+    #[test]
+    fn another_table_holds_raw_where_there_is_no_nf_tables() {
+        let both = old(missing(), &[CarrierKind::Mangle, CarrierKind::Filter]);
+        assert_eq!(planned(&both, &Config::default(), false).carrier(), CarrierKind::Mangle);
+        assert_eq!(planned(&both, &forced(CarrierKind::Filter), false).carrier(), CarrierKind::Filter);
+        let filter = old(missing(), &[CarrierKind::Filter]);
+        assert_eq!(planned(&filter, &Config::default(), false).carrier(), CarrierKind::Filter);
+        assert_eq!(planned(&filter, &forced(CarrierKind::Mangle), false).carrier(), CarrierKind::Backend);
+        let asked = old(unknown(), &[CarrierKind::Filter]);
+        assert_eq!(planned(&asked, &Config::default(), false), Plan::AskBackend);
+        let answer = super::answered(Family::V4, "raw", &Config::default(), &asked, missing());
+        assert_eq!(answer.carrier(), CarrierKind::Filter);
+        assert_eq!(super::may_host_raw(Family::V4, &Config::default(), &asked), Some(CarrierKind::Filter));
+    }
+
+    #[test]
+    fn a_table_that_is_itself_carried_holds_no_other() {
+        let mut snapshot = old(missing(), &[CarrierKind::Mangle]);
+        snapshot.set_ability(Family::V4, "mangle", CarrierKind::Nft, Ability::Able);
+        let mut config = forced(CarrierKind::Mangle);
+        config.carriers.insert("mangle".to_owned(), CarrierChoice::Fixed(CarrierKind::Nft));
+        assert_eq!(planned(&snapshot, &config, false).carrier(), CarrierKind::Backend);
     }
 
     #[test]

@@ -300,13 +300,32 @@ fn translate_shows_what_is_applied() {
 }
 
 #[test]
-fn carriers_that_cannot_be_shown_yet_say_so() {
-    let rule = ["--", "iptables", "-t", "raw", "-A", "PREROUTING", "-j", "DROP"];
-    for carrier in ["mangle", "filter"] {
-        let args: Vec<&str> = ["translate", "--carrier", carrier].into_iter().chain(rule).collect();
-        let (code, stdout, stderr) = run(&args);
-        assert_eq!((code, stdout.as_str()), (1, ""));
-        assert!(stderr.contains("yet"), "{stderr}");
+fn raw_in_another_table_is_shown_as_commands_of_iptables() {
+    let shown = |carrier: &str, format: &str, rule: &str| {
+        let head = ["translate", "--carrier", carrier, "--format", format, "--", "iptables", "-t", "raw", "-A"];
+        run(&head.into_iter().chain(rule.split(' ')).collect::<Vec<_>>())
+    };
+    let (code, stdout, stderr) = shown("mangle", "iptables", "PREROUTING -d 172.17.0.2 ! -i docker0 -j ACCEPT");
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let rule = "iptables -t mangle -A xtshim-raw-PREROUTING -d 172.17.0.2/32 '!' -i docker0 -j RETURN\n";
+    assert!(stdout.contains(rule), "{stdout}");
+    assert!(stdout.ends_with("iptables -t mangle -I OUTPUT 1 -j xtshim-raw-OUTPUT\n"), "{stdout}");
+
+    let rule = "PREROUTING -p tcp -d 127.0.0.1 --dport 8080 ! -i lo -j DROP";
+    let (code, stdout, _) = shown("filter", "iptables", rule);
+    assert_eq!(code, 0);
+    let reply = "'!' -i lo -m conntrack --ctrepldst 127.0.0.1 --ctrepldstport 8080 --ctdir REPLY -j DROP\n";
+    assert!(stdout.contains(reply), "{stdout}");
+
+    for (carrier, format, rule) in [
+        ("filter", "iptables", "PREROUTING -j DROP"),
+        ("mangle", "iptables", "PREROUTING -j NOTRACK"),
+        ("mangle", "nft", "PREROUTING -j DROP"),
+        ("nft", "iptables", "PREROUTING -j DROP"),
+    ] {
+        let (code, stdout, stderr) = shown(carrier, format, rule);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{carrier} {format} {rule}");
+        assert!(!stderr.is_empty());
     }
 }
 

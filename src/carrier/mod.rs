@@ -1,8 +1,12 @@
-//! What holds a table's rules: the real iptables (`backend`) or our own nf_tables table (`nft`).
+//! What holds a table's rules: the real iptables (`backend`), our own nf_tables table (`nft`), or for raw chains of our
+//! own in another table of the real iptables (`mangle`, `filter`).
 
 #![forbid(unsafe_code)]
 
 pub mod change;
+mod filter;
+pub mod hosted;
+mod mangle;
 pub mod nft;
 pub mod table;
 pub mod takeover;
@@ -28,6 +32,9 @@ pub trait Carrier {
     ///
     /// Gives `false`, and appends nothing, where the table does not exist yet.
     fn save(&mut self, counters: bool, out: &mut String) -> Result<bool, Error>;
+
+    /// Appends the table as iptables-save prints one that nothing has touched.
+    fn save_untouched(&self, out: &mut String);
 
     /// Applies the lines of one `*table` … `COMMIT` section in one transaction.
     fn restore(&mut self, section: &Section<'_>, out: &mut String) -> Result<Applied, RestoreError>;

@@ -104,13 +104,6 @@ impl NftCarrier {
         self.connection
     }
 
-    /// Appends the table as iptables-save prints one that nothing has touched.
-    pub fn save_untouched(&self, out: &mut String) {
-        let mut table = self.untouched();
-        // A table without rules has nothing to fail on.
-        let _ = Session { table: &mut table, dialect: &self.dialect, out }.save(false);
-    }
-
     fn untouched(&self) -> Table {
         let chains = builtins(&self.table).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
         Table { family: self.family, name: self.table.clone(), chains, exists: false, renewed: false }
@@ -347,6 +340,12 @@ impl Carrier for NftCarrier {
         Ok(table.exists)
     }
 
+    fn save_untouched(&self, out: &mut String) {
+        let mut table = self.untouched();
+        // A table without rules has nothing to fail on.
+        let _ = Session { table: &mut table, dialect: &self.dialect, out }.save(false);
+    }
+
     fn restore(&mut self, section: &Section<'_>, out: &mut String) -> Result<Applied, RestoreError> {
         let (dialect, family) = (self.dialect, self.family);
         let table_name = self.table.clone();
@@ -360,21 +359,32 @@ impl Carrier for NftCarrier {
                 out.extend(comments.map(|(_, text)| format!("{text}\n")));
             }
             let mut session = Session { table, dialect: &dialect, out };
-            if !section.noflush {
-                session.clear(section.verbose);
-            }
-            for (number, text) in &section.lines {
-                line(&mut session, &mut warnings, section, family, &table_name, *number, text)
-                    .map_err(|error| RestoreError { line: *number, error })?;
-            }
-            match section.complete {
-                true => Ok(()),
-                false => Err(RestoreError { line: section.commit, error: no_commit(&dialect, section.commit) }),
-            }
+            lines(&mut session, &mut warnings, section, family, &table_name)
         };
         let lift = |error| RestoreError { line: section.commit, error };
         let applied = self.transact(compute, lift, section.test)?;
         Ok(Applied { warnings, ..applied })
+    }
+}
+
+/// Does what a section of a restore file says, to the model alone.
+pub(super) fn lines(
+    session: &mut Session<'_>,
+    warnings: &mut Vec<String>,
+    section: &Section<'_>,
+    family: Family,
+    table: &str,
+) -> Result<(), RestoreError> {
+    if !section.noflush {
+        session.clear(section.verbose);
+    }
+    for (number, text) in &section.lines {
+        line(session, warnings, section, family, table, *number, text)
+            .map_err(|error| RestoreError { line: *number, error })?;
+    }
+    match section.complete {
+        true => Ok(()),
+        false => Err(RestoreError { line: section.commit, error: no_commit(session.dialect, section.commit) }),
     }
 }
 

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
+use crate::carrier::hosted::{HostedCarrier, Hosting, TABLE};
 use crate::carrier::nft::{NftCarrier, table_name};
-use crate::config::Config;
+use crate::config::{CarrierKind, Config};
 use crate::error::Error;
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
@@ -64,8 +65,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     if let Some(table) = args.table.as_deref().filter(|table| rules::table(table).is_none()) {
         bail!("there is no table `{table}`");
     }
-    let found = carried(args).context("cannot ask for what is carried here")?;
-    if found.is_empty() {
+    let found = if snapshot.nf_tables { carried(args) } else { Ok(Vec::new()) };
+    let found = found.context("cannot ask for what is carried here")?;
+    let hosted = hosted(args, &snapshot);
+    if hosted.is_empty() && found.is_empty() {
         writeln!(out, "Nothing of it is carried in this network namespace.")?;
         return Ok(Outcome::Well);
     }
@@ -81,7 +84,52 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
             }
         }
     }
+    for carrier in hosted {
+        let (family, host) = (carrier.family, carrier.hosting.host);
+        let done = match args.hand_back {
+            true => Err(format!("what {host} holds of it is not handed back; without --hand-back it is removed")),
+            false => match carrier.remove() {
+                Ok(lines) => Ok(Done { what: format!("removed from {host}"), applied: lines }),
+                Err(error) => Err(words(error, &carrier.dialect)),
+            },
+        };
+        tell_by(&config, args, family, TABLE, carrier.hosting.kind.as_str(), &done);
+        match done {
+            Ok(done) => writeln!(out, "{} {TABLE}: {}", family.nft(), escape(&done.what))?,
+            Err(problem) => {
+                outcome = Outcome::NotWell;
+                writeln!(out, "{} {TABLE}: still carried: {}", family.nft(), escape(&problem))?;
+            }
+        }
+    }
     Ok(outcome)
+}
+
+/// Where other tables of the backend's hold raw.
+fn hosted<'a>(args: &Args, snapshot: &'a Snapshot) -> Vec<HostedCarrier<'a>> {
+    let Some(backend) = &snapshot.backend else { return Vec::new() };
+    let families = Family::ALL.into_iter().filter(|family| args.wants(*family));
+    let all = families.flat_map(|family| {
+        [CarrierKind::Mangle, CarrierKind::Filter].into_iter().filter_map(Hosting::of).map(move |hosting| {
+            let dialect = Dialect { family, variant: backend.variant, version: backend.version };
+            HostedCarrier { hosting, family, dialect, backend, wait: Some(None) }
+        })
+    });
+    let holds = |carrier: &HostedCarrier<'_>| {
+        probe::backend_holds(snapshot, carrier.family, carrier.hosting.host)
+            && carrier.survey().is_ok_and(|reading| !reading.ours(carrier.hosting).is_empty())
+    };
+    all.filter(|_| args.table.as_deref().is_none_or(|only| only == TABLE)).filter(holds).collect()
+}
+
+impl Args {
+    fn wants(&self, family: Family) -> bool {
+        match self.family {
+            None => true,
+            Some(Only::Ip) => family == Family::V4,
+            Some(Only::Ip6) => family == Family::V6,
+        }
+    }
 }
 
 /// The tables that are there.
@@ -89,12 +137,7 @@ fn carried(args: &Args) -> std::io::Result<Vec<(Family, &'static str)>> {
     let mut connection = Connection::open()?;
     let mut found = Vec::new();
     for family in Family::ALL {
-        let wanted = match args.family {
-            None => true,
-            Some(Only::Ip) => family == Family::V4,
-            Some(Only::Ip6) => family == Family::V6,
-        };
-        let tables = if wanted { connection.tables(family)? } else { Vec::new() };
+        let tables = if args.wants(family) { connection.tables(family)? } else { Vec::new() };
         let known = rules::tables().iter().map(|table| table.name.as_str());
         let asked_for = known.filter(|table| args.table.as_deref().is_none_or(|only| only == *table));
         found.extend(
@@ -141,6 +184,10 @@ fn words(error: Error, dialect: &Dialect) -> String {
 }
 
 fn tell(config: &Config, args: &Args, family: Family, table: &str, done: &Result<Done, String>) {
+    tell_by(config, args, family, table, "nft", done);
+}
+
+fn tell_by(config: &Config, args: &Args, family: Family, table: &str, carrier: &str, done: &Result<Done, String>) {
     let mut words = vec!["flush".to_owned()];
     words.extend(args.hand_back.then(|| "--hand-back".to_owned()));
     words.extend(args.table.iter().map(|table| format!("--table={table}")));
@@ -153,6 +200,6 @@ fn tell(config: &Config, args: &Args, family: Family, table: &str, done: &Result
         Ok(done) => done.what.as_str(),
         Err(_) => "it was asked for",
     };
-    let rewrite = Rewrite { front: "xtshim", args: &words, family, table, carrier: "nft", applied, why, result };
+    let rewrite = Rewrite { front: "xtshim", args: &words, family, table, carrier, applied, why, result };
     journal::record(&config.journal, &rewrite);
 }

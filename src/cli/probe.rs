@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
+use crate::carrier::hosted::{HostedCarrier, Hosting};
 use crate::config::{self, CarrierKind, Config};
 use crate::family::Family;
+use crate::iptables::dialect::Dialect;
 use crate::journal::escape;
 use crate::plan;
 use crate::probe::{self, Ability, CapabilityFacts, Report, Snapshot, TableFacts};
@@ -75,6 +77,10 @@ struct Row {
     /// stand beside ours.
     here: Vec<String>,
     ability: Ability,
+    /// What the carrier cannot do, and what it lets happen to a packet before a drop.
+    limits: Vec<String>,
+    /// What the network namespace of the call holds of it in another table, where no listing shows it.
+    hidden: Vec<String>,
 }
 
 impl Row {
@@ -85,10 +91,20 @@ impl Row {
         let ability = snapshot.ability(family, &facts.table, carrier);
         let beside = doubled.iter().filter(|one| one.family == facts.family && one.table == facts.table);
         let mut here: Vec<String> = beside.map(Doubled::clause).collect();
+        let hosting = Hosting::of(carrier);
+        let limits = hosting.iter().flat_map(|hosting| hosting.limits).map(str::to_owned).collect();
+        let mut hidden = Vec::new();
+        if let (Some(hosting), Some(backend)) = (hosting, &snapshot.backend)
+            && probe::backend_holds(snapshot, family, hosting.host)
+        {
+            let dialect = Dialect { family, variant: backend.variant, version: backend.version };
+            let carrier = HostedCarrier { hosting, family, dialect, backend, wait: None };
+            hidden = carrier.survey().map(|reading| reading.ours(hosting)).unwrap_or_default();
+        }
         if carrier == CarrierKind::Nft {
             here.extend(takeover::pending(snapshot, family, &facts.table));
         }
-        Self { planned: carrier.as_str(), because: plan.why().to_owned(), here, ability, facts }
+        Self { planned: carrier.as_str(), because: plan.why().to_owned(), here, ability, limits, hidden, facts }
     }
 }
 
@@ -105,8 +121,10 @@ fn print(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::R
     writeln!(out)?;
     print_tables(report, verbose, out)?;
     print_reasons(report, out)?;
+    print_limits(report, out)?;
     print_here(report, out)?;
     if verbose {
+        print_hidden(report, out)?;
         print_capabilities(&facts.capabilities, out)?;
     }
     if !facts.tried {
@@ -174,6 +192,30 @@ fn print_reasons(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<(
     }
     let mut lines = reasons.iter();
     lines.try_for_each(|((what, why), tables)| writeln!(out, "  {what}: {}: {why}", tables.join(", ")))
+}
+
+/// What a carrier cannot do.
+fn print_limits(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut told: Vec<&str> = Vec::new();
+    for row in report.tables.iter().filter(|row| !row.limits.is_empty()) {
+        if told.is_empty() {
+            writeln!(out, "\nLimits")?;
+        }
+        if !told.contains(&row.planned) {
+            told.push(row.planned);
+            row.limits.iter().try_for_each(|limit| writeln!(out, "  carrier {}: {limit}", row.planned))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is hidden in other tables.
+fn print_hidden(report: &Planned<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    for row in report.tables.iter().filter(|row| !row.hidden.is_empty()) {
+        writeln!(out, "\nIn {} {}, for {}", row.facts.family, row.planned, row.facts.table)?;
+        row.hidden.iter().try_for_each(|line| writeln!(out, "  {}", escape(line)))?;
+    }
+    Ok(())
 }
 
 /// What this network namespace has to do with it.

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
+use crate::carrier::Section;
+use crate::carrier::hosted::{Draft, Hosting, TABLE};
 use crate::carrier::nft::{Builtin, builtins, table_name};
+use crate::config::CarrierKind;
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
@@ -22,7 +25,8 @@ const VERSION: (u16, u16, u16) = (1, 8, 11);
 
 /// Show what a command would be carried as, without doing it.
 ///
-/// Prints what would be sent to the kernel, as nft syntax or as libnftables' JSON. Needs neither root nor a kernel that
+/// Prints what would be sent to the kernel, as nft syntax or as libnftables' JSON; of the carriers mangle and filter, the
+/// commands of iptables that make the same. Needs neither root nor a kernel that
 /// can do it. What has no exact form is named on standard error, and nothing is printed then.
 ///
 /// Without COMMAND and --restore, commands are read from standard input, one a line, quoted as for a shell.
@@ -32,14 +36,15 @@ Examples:
   xtshim translate -- iptables -t raw -A PREROUTING -d 172.17.0.2 ! -i docker0 -j DROP
   xtshim translate -- ip6tables -t raw -I PREROUTING -i br-lan -j NOTRACK | sudo nft -c -f -
   xtshim translate --format json < commands.txt
+  xtshim translate --carrier filter --format iptables < commands.txt
   iptables-save | xtshim translate --table raw --restore -")]
 pub struct Args {
     /// What is to carry the rules
     #[arg(long, default_value = "nft")]
     carrier: Carrier,
-    /// How it is printed
-    #[arg(long, default_value = "nft")]
-    format: Format,
+    /// How it is printed: nft or json of the carrier nft, iptables of the others
+    #[arg(long)]
+    format: Option<Format>,
     /// Read a file as iptables-save writes it; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     restore: Option<PathBuf>,
@@ -70,6 +75,8 @@ enum Format {
     Nft,
     /// libnftables' JSON, for `nft -j -f -`
     Json,
+    /// Commands for a shell
+    Iptables,
 }
 
 /// Prints the translation, all of it or nothing.
@@ -77,10 +84,17 @@ enum Format {
 /// # Errors
 /// What cannot be read or carried, named.
 pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    if args.carrier != Carrier::Nft {
-        bail!("the carriers mangle and filter cannot be shown yet; nft can");
+    let kind = match args.carrier {
+        Carrier::Nft => CarrierKind::Nft,
+        Carrier::Mangle => CarrierKind::Mangle,
+        Carrier::Filter => CarrierKind::Filter,
+    };
+    let hosting = Hosting::of(kind);
+    let format = args.format.unwrap_or(if hosting.is_some() { Format::Iptables } else { Format::Nft });
+    if hosting.is_some() != (format == Format::Iptables) {
+        bail!("the carriers mangle and filter are shown with --format iptables, nft with --format nft or json");
     }
-    let mut translation = Translation::default();
+    let mut translation = Translation { hosting, ..Translation::default() };
     if let Some(path) = &args.restore {
         let family = if args.ipv6 { Family::V6 } else { Family::V4 };
         translation.file(family, args.table.as_deref(), &read(path)?)?;
@@ -95,7 +109,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     } else {
         translation.command(&args.command)?;
     }
-    out.write_all(translation.print(args.format)?.as_bytes())?;
+    out.write_all(translation.print(format)?.as_bytes())?;
     Ok(Outcome::Well)
 }
 
@@ -115,6 +129,9 @@ struct Translation {
     batch: Batch,
     /// Tables and chains that the batch makes, each once, by its nft path.
     made: Vec<String>,
+    /// The rules are raw's, for another table of the backend's.
+    hosting: Option<&'static Hosting>,
+    drafts: Vec<Draft>,
 }
 
 impl Translation {
@@ -130,6 +147,9 @@ impl Translation {
 
     /// Every table of the file, or the one asked for. What it holds is to be all that the table holds.
     fn file(&mut self, family: Family, only: Option<&str>, text: &str) -> anyhow::Result<()> {
+        if let Some(hosting) = self.hosting {
+            return self.hosted_file(hosting, family, text);
+        }
         let mut table: Option<String> = None;
         let mut skipping = false;
         let mut found = false;
@@ -186,6 +206,9 @@ impl Translation {
 
     fn invocation(&mut self, invocation: &Invocation) -> Result<(), Error> {
         let Invocation { family, table, command, .. } = invocation;
+        if let Some(hosting) = self.hosting {
+            return self.draft(hosting, *family, table)?.run(invocation);
+        }
         match command {
             Command::Append { chain, rules } => self.rules(*family, table, chain, rules, Position::Append),
             Command::Insert { chain, position: 1, rules } => {
@@ -208,6 +231,39 @@ impl Translation {
             | Command::Version
             | Command::Help => Err(Refusal::new("the command", "changes nothing").into()),
         }
+    }
+
+    /// What another table would hold of raw.
+    fn draft(&mut self, hosting: &'static Hosting, family: Family, table: &str) -> Result<&mut Draft, Error> {
+        if table != TABLE {
+            return Err(Refusal::new(format!("-t {table}"), "only raw is carried by another table").into());
+        }
+        let known = self.drafts.iter().position(|draft| draft.family() == family);
+        let at = known.unwrap_or(self.drafts.len());
+        if known.is_none() {
+            self.drafts.push(Draft::new(hosting, dialect(family)));
+        }
+        self.drafts.get_mut(at).ok_or_else(|| depends("it"))
+    }
+
+    /// Of a file, raw.
+    fn hosted_file(&mut self, hosting: &'static Hosting, family: Family, text: &str) -> anyhow::Result<()> {
+        let mut lines = (1..).zip(text.lines()).skip_while(|(_, line)| line.strip_prefix('*') != Some(TABLE)).skip(1);
+        let own: Vec<(usize, &str)> = lines.by_ref().take_while(|(_, line)| *line != "COMMIT").collect();
+        let commit = own.last().map_or(2, |(number, _)| number + 1);
+        let section = Section {
+            lines: own,
+            commit,
+            complete: true,
+            noflush: false,
+            counters: true,
+            test: false,
+            comments: false,
+            verbose: false,
+        };
+        let draft = self.draft(hosting, family, TABLE).map_err(|error| anyhow!(words_of(&error)))?;
+        let at = |line: usize| move || format!("line {line}");
+        draft.restore(&section).map_err(|failed| anyhow!(words_of(&failed.error)).context(at(failed.line)()))
     }
 
     /// Our table, made if there is none.
@@ -334,12 +390,27 @@ impl Translation {
 
     /// The whole, or what has no words in nft syntax: nothing is carried that could not be saved and loaded again.
     fn print(&self, format: Format) -> anyhow::Result<String> {
+        if format == Format::Iptables {
+            return self.drafts.iter().map(printed).collect();
+        }
         let commands = nft::text::commands(&self.batch)?;
         match format {
             Format::Nft => Ok(commands.iter().map(|command| format!("{command}\n")).collect()),
+            Format::Iptables => Ok(String::new()),
             Format::Json => Ok(nft::json::commands(&self.batch)? + "\n"),
         }
     }
+}
+
+/// Commands that a shell can be given.
+fn printed(draft: &Draft) -> anyhow::Result<String> {
+    let commands = draft.commands().map_err(|error| anyhow!(words_of(&error)))?;
+    let line = |command: String| {
+        let words = restore::split(&command).unwrap_or_default();
+        let words = shlex::try_join(words.iter().map(String::as_str))?;
+        Ok(format!("{} -t {} {words}\n", draft.family().program(), draft.host()))
+    };
+    commands.into_iter().map(line).collect()
 }
 
 fn dialect(family: Family) -> Dialect {

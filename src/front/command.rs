@@ -1,10 +1,12 @@
 //! `iptables` and `ip6tables`.
 
 use super::context::{Context, may_administer};
+use super::host;
 use super::planning::Course;
 use super::{alone, lacking};
-use crate::carrier::Carrier;
+use crate::carrier::hosted;
 use crate::carrier::nft::only_looks;
+use crate::config::CarrierKind;
 use crate::error::Error;
 use crate::iptables::{self, Command, Invocation};
 use std::os::unix::ffi::OsStrExt;
@@ -15,12 +17,18 @@ pub fn answer(context: &Context) -> ExitCode {
     if !context.has_backend() {
         return by_ourselves(context);
     }
+    if let Some(hosting) = context.hosting()
+        && may_administer()
+        && means(context, hosting.host)
+    {
+        return host::command(context, hosting);
+    }
     let Some(table) = carried_table(context) else { return context.pass_through() };
     if !may_administer() {
         return context.pass_through();
     }
     match context.course(table) {
-        Ok(Course::Carry { why }) => carry(context, table, &why),
+        Ok(Course::Carry { by, why }) => carry(context, table, by, &why),
         Ok(Course::TakeOver { why }) => take_over(context, table, &why),
         Ok(Course::PassThrough) => context.pass_through(),
         Err(error) => context.fail(&error),
@@ -31,7 +39,7 @@ pub fn answer(context: &Context) -> ExitCode {
 fn by_ourselves(context: &Context) -> ExitCode {
     let invocation = match read(context) {
         Ok(invocation) => invocation,
-        Err(error) => return refuse(context, "", "no iptables is installed", error),
+        Err(error) => return refuse(context, "", CarrierKind::Nft, "no iptables is installed", error),
     };
     match invocation.command {
         Command::Version => return context.succeed(&format!("{}\n", context.dialect().prefix())),
@@ -46,7 +54,8 @@ fn by_ourselves(context: &Context) -> ExitCode {
         return context.fail(&alone::not_permitted());
     }
     match context.course(table) {
-        Ok(Course::Carry { why } | Course::TakeOver { why }) => carry(context, table, &why),
+        Ok(Course::Carry { by, why }) => carry(context, table, by, &why),
+        Ok(Course::TakeOver { why }) => carry(context, table, CarrierKind::Nft, &why),
         Ok(Course::PassThrough) => context.fail_without_backend(table),
         Err(error) => context.fail(&error),
     }
@@ -54,6 +63,12 @@ fn by_ourselves(context: &Context) -> ExitCode {
 
 /// Table of a command line that names none (iptables(8), --table).
 pub(super) const DEFAULT_TABLE: &str = "filter";
+
+/// Whether the command line means that table.
+fn means(context: &Context, table: &str) -> bool {
+    let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    iptables::peek_table(args.iter().map(String::as_str)).unwrap_or(DEFAULT_TABLE) == table
+}
 
 /// The table that the command line means, if it is one that may be carried.
 ///
@@ -91,21 +106,21 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
         return context.pass_through();
     }
     match context.take_over(table, why, invocation.wait) {
-        Ok(true) => carry(context, table, why),
+        Ok(true) => carry(context, table, CarrierKind::Nft, why),
         Ok(false) => context.pass_through(),
         Err(error) => context.fail(&error),
     }
 }
 
-fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
+fn carry(context: &Context, table: &str, by: CarrierKind, why: &str) -> ExitCode {
     let invocation = match read(context) {
         Ok(invocation) => invocation,
-        Err(error) => return refuse(context, table, why, error),
+        Err(error) => return refuse(context, table, by, why, error),
     };
     if matches!(invocation.command, Command::Version | Command::Help) {
         return context.pass_through();
     }
-    if !only_looks(&invocation.command) {
+    if by == CarrierKind::Nft && !only_looks(&invocation.command) {
         match context.finish_takeover(table, why, invocation.wait) {
             Ok(true) => {}
             Ok(false) => return context.pass_through(),
@@ -114,17 +129,17 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     }
     context.warn(&invocation.warnings);
     let mut out = String::new();
-    match context.carrier(table).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
+    match context.carrier_of(table, by).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
         Ok(applied) => {
             if !applied.lines.is_empty() {
                 context.tell_change(table, &applied.lines, why);
             }
             context.succeed(&out)
         }
-        Err(error @ Error::Refused(_)) => refuse(context, table, why, error),
+        Err(error @ Error::Refused(_)) => refuse(context, table, by, why, error),
         Err(error) => {
             let said = error.render(&context.dialect()).trim_end().to_owned();
-            let told = match (&error, lacking::for_command(context, &invocation.command)) {
+            let told = match (&error, lacking_of(context, by, &invocation.command)) {
                 (_, Some(lacking)) => Some(format!("{lacking}; {said}")),
                 (Error::Resource(_), None) => Some(said),
                 _ => None,
@@ -138,15 +153,24 @@ fn carry(context: &Context, table: &str, why: &str) -> ExitCode {
     }
 }
 
+/// What nf_tables lacks for a rule of ours.
+fn lacking_of(context: &Context, by: CarrierKind, command: &Command) -> Option<String> {
+    if by == CarrierKind::Nft { lacking::for_command(context, command) } else { None }
+}
+
 fn read(context: &Context) -> Result<Invocation, Error> {
     let args: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
     let args = args.ok_or_else(|| Error::Parameter("an argument is not valid UTF-8".to_owned()))?;
     iptables::parse(context.front.family, &args, &context.dialect())
 }
 
-fn refuse(context: &Context, table: &str, why: &str, error: Error) -> ExitCode {
+fn refuse(context: &Context, table: &str, by: CarrierKind, why: &str, error: Error) -> ExitCode {
     if let Error::Refused(refusal) = &error {
         context.tell(table, &[], why, Err(refusal.to_string()));
+        // What another table cannot hold exactly is as good as a table that is not there.
+        if by != CarrierKind::Nft {
+            return context.fail(&hosted::no_such_table(&context.dialect()));
+        }
     }
     context.fail(&context.in_the_backends_words(error, table, b""))
 }

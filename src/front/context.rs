@@ -7,6 +7,7 @@ use crate::error::{Error, Refusal, reason};
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
 use crate::nft::Connection;
+use crate::plan;
 use crate::probe::{self, Backend, Snapshot, Tool};
 use crate::sys::exec;
 use std::cell::RefCell;
@@ -63,7 +64,7 @@ impl Context {
         }
     }
 
-    fn backend_program(&self, tool: Tool) -> Option<(&Path, &str)> {
+    pub(super) fn backend_program(&self, tool: Tool) -> Option<(&Path, &str)> {
         let front = Front { tool, ..self.front };
         let program = self.snapshot.backend.as_ref().and_then(|backend: &Backend| backend.program(front.family, tool));
         let name = if tool == self.front.tool { self.argv0.as_str() } else { front.name() };
@@ -184,6 +185,14 @@ impl Context {
         }
     }
 
+    fn carrier_name(&self, table: &str) -> &'static str {
+        let plan = plan::plan(self.front.family, table, &self.config, &self.snapshot, false);
+        match plan.carrier() {
+            by @ (CarrierKind::Mangle | CarrierKind::Filter) => by.as_str(),
+            CarrierKind::Nft | CarrierKind::Backend => CarrierKind::Nft.as_str(),
+        }
+    }
+
     /// Writes a rewrite to the journal.
     pub fn tell(&self, table: &str, applied: &[String], why: &str, result: Result<(), String>) {
         let args: Vec<String> = self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -192,7 +201,7 @@ impl Context {
             args: &args,
             family: self.front.family,
             table,
-            carrier: "nft",
+            carrier: self.carrier_name(table),
             applied: applied.to_vec(),
             why,
             result,

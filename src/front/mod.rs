@@ -7,6 +7,7 @@
 mod alone;
 mod command;
 mod context;
+mod host;
 mod lacking;
 mod options;
 mod planning;

@@ -3,8 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::context::Context;
+use crate::carrier::Carrier;
+use crate::carrier::hosted::{HostedCarrier, Hosting};
 use crate::carrier::nft as carrier;
 use crate::carrier::takeover::Taken;
+use crate::config::CarrierKind;
 use crate::error::{Error, reason};
 use crate::nft::{Connection, TableInfo};
 use crate::plan::{self, Plan};
@@ -17,8 +20,10 @@ use std::io;
 pub enum Course {
     /// It is the backend's.
     PassThrough,
-    /// Our own table answers.
+    /// Our own table answers, or chains of our own in another of the backend's.
     Carry {
+        /// What holds it.
+        by: CarrierKind,
         /// One clause for the journal.
         why: String,
     },
@@ -42,7 +47,10 @@ impl Context {
     pub fn course_of(&self, table: &str, held: bool) -> Course {
         let family = self.front.family;
         let plan = match plan::plan(family, table, &self.config, &self.snapshot, held) {
-            Plan::AskBackend => plan::answered(probe::ask_table(&self.snapshot, family, table)),
+            Plan::AskBackend => {
+                let answer = probe::ask_table(&self.snapshot, family, table);
+                plan::answered(family, table, &self.config, &self.snapshot, answer)
+            }
             plan => plan,
         };
         match plan {
@@ -50,9 +58,32 @@ impl Context {
             Plan::Nft { why } if !held && probe::backend_holds(&self.snapshot, family, table) => {
                 Course::TakeOver { why }
             }
-            Plan::Nft { why } => Course::Carry { why },
+            Plan::Nft { why } => Course::Carry { by: CarrierKind::Nft, why },
+            Plan::Hosted { .. } if probe::backend_holds(&self.snapshot, family, table) => Course::PassThrough,
+            Plan::Hosted { by, why } => Course::Carry { by, why },
             Plan::Backend { .. } | Plan::AskBackend => Course::PassThrough,
         }
+    }
+
+    /// What answers for `table`, which `by` holds.
+    pub fn carrier_of<'a>(&'a self, table: &str, by: CarrierKind) -> Result<Box<dyn Carrier + 'a>, Error> {
+        let hosted = Hosting::of(by).and_then(|hosting| self.hosted(hosting, None));
+        match hosted {
+            Some(carrier) => Ok(Box::new(carrier)),
+            None => Ok(Box::new(self.carrier(table)?)),
+        }
+    }
+
+    /// Raw in another table of the backend's.
+    pub fn hosted(&self, hosting: &'static Hosting, wait: Option<Option<u32>>) -> Option<HostedCarrier<'_>> {
+        let (family, dialect, backend) = (self.front.family, self.dialect(), self.snapshot.backend.as_ref()?);
+        Some(HostedCarrier { hosting, family, dialect, backend, wait })
+    }
+
+    /// How another table of the backend's may hold raw here.
+    pub fn hosting(&self) -> Option<&'static Hosting> {
+        let by = plan::may_host_raw(self.front.family, &self.config, &self.snapshot)?;
+        Hosting::of(by).filter(|hosting| self.hosted(hosting, None).is_some_and(|carrier| carrier.can_change()))
     }
 
     /// Whether `table` is the backend's in any case: nobody need look into it to know.

@@ -2,10 +2,13 @@
 //! transaction each, and the rest is fed to the backend, in the file's own order.
 
 use super::context::{Context, may_administer};
+use super::host;
 use super::options::Options;
 use super::planning::Course;
 use super::{alone, lacking};
+use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
+use crate::config::CarrierKind;
 use crate::error::{Error, reason};
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::Tool;
@@ -22,7 +25,9 @@ pub fn answer(context: &Context) -> ExitCode {
         return context.pass_through();
     }
     match candidates(context, &options) {
-        Ok(candidates) if candidates.is_empty() && context.has_backend() => context.pass_through(),
+        Ok(candidates) if candidates.is_empty() && context.has_backend() && context.hosting().is_none() => {
+            context.pass_through()
+        }
         Ok(candidates) => match input(&options) {
             Ok(text) => apply(context, &options, &candidates, &text),
             Err(error) => context.fail(&error),
@@ -51,7 +56,17 @@ fn candidates(context: &Context, options: &Options) -> Result<Vec<Candidate>, Er
 /// A table that is carried, and why.
 struct Carried<'a> {
     table: &'a str,
+    how: How,
     why: String,
+}
+
+/// What is done with a section.
+#[derive(Clone, Copy)]
+enum How {
+    /// It is a carrier's.
+    By(CarrierKind),
+    /// It is the backend's, beside what we hold there.
+    Beside(&'static Hosting),
 }
 
 /// Of the candidates those that the file speaks of and that are ours.
@@ -64,18 +79,25 @@ fn carried<'a>(
     let named = |table: &str| lines.iter().filter_map(|line| table_of(line)).any(|name| name == table);
     let wanted = candidates.iter().filter(|candidate| named(&candidate.table));
     let course = |candidate: &'a Candidate| match context.course_of(&candidate.table, candidate.held) {
-        Course::Carry { why } => {
-            let ours = options.test || context.finish_takeover(&candidate.table, &why, options.wait)?;
-            Ok(ours.then_some(Carried { table: &candidate.table, why }))
+        Course::Carry { by, why } => {
+            let ours = options.test
+                || by != CarrierKind::Nft
+                || context.finish_takeover(&candidate.table, &why, options.wait)?;
+            Ok(ours.then_some(Carried { table: &candidate.table, how: How::By(by), why }))
         }
         Course::TakeOver { .. } if options.test => Ok(None),
         Course::TakeOver { why } => match context.take_over(&candidate.table, &why, options.wait)? {
-            true => Ok(Some(Carried { table: &candidate.table, why })),
+            true => Ok(Some(Carried { table: &candidate.table, how: How::By(CarrierKind::Nft), why })),
             false => Ok(None),
         },
         Course::PassThrough => Ok(None),
     };
-    wanted.filter_map(|candidate| course(candidate).transpose()).collect()
+    let mut carried: Vec<Carried<'_>> =
+        wanted.filter_map(|candidate| course(candidate).transpose()).collect::<Result<_, Error>>()?;
+    if let Some(hosting) = context.hosting().filter(|hosting| options.wants(hosting.host) && named(hosting.host)) {
+        carried.push(Carried { table: hosting.host, how: How::Beside(hosting), why: String::new() });
+    }
+    Ok(carried)
 }
 
 /// The name behind `*`.
@@ -165,8 +187,15 @@ fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines:
             Part::Backend(range) if !context.has_backend() => outside(context, options, lines, range),
             Part::Backend(range) => feed(context, options, lines, range, text),
             Part::Carried { table, lines: range, commit } => {
-                let why = carried.iter().find(|carried| carried.table == table).map_or("", |carried| &carried.why);
-                section(context, options, lines, table, why, range, commit)
+                match carried.iter().find(|carried| carried.table == table) {
+                    Some(Carried { how: How::Beside(hosting), .. }) => {
+                        host::section(context, options, hosting, lines, range, commit)
+                    }
+                    Some(Carried { how: How::By(by), why, .. }) => {
+                        section(context, options, lines, (table, *by), why, range, commit)
+                    }
+                    None => Ok(()),
+                }
             }
         };
         if let Err(code) = done {
@@ -252,7 +281,7 @@ fn section(
     context: &Context,
     options: &Options,
     lines: &[&[u8]],
-    table: &str,
+    (table, by): (&str, CarrierKind),
     why: &str,
     range: std::ops::Range<usize>,
     commit: Option<usize>,
@@ -260,7 +289,7 @@ fn section(
     let start = range.start;
     let texts: Result<Vec<&str>, _> =
         lines.get(range.clone()).unwrap_or_default().iter().map(|line| std::str::from_utf8(line)).collect();
-    let failed = |error: RestoreError| explain(context, lines, &range, why, table, error);
+    let failed = |error: RestoreError| explain(context, lines, &range, why, (table, by), error);
     let texts = texts.map_err(|_| {
         let error = Error::Parameter("a line is not valid UTF-8".to_owned());
         failed(RestoreError { line: start + 1, error })
@@ -275,7 +304,11 @@ fn section(
         comments: options.verbose,
         verbose: options.verbose && !options.noflush,
     };
-    let mut carrier = context.carrier(table).map_err(|error| context.fail(&error))?;
+    let hosted = Hosting::of(by).and_then(|hosting| context.hosted(hosting, options.wait));
+    let mut carrier: Box<dyn Carrier + '_> = match hosted {
+        Some(carrier) => Box::new(carrier),
+        None => Box::new(context.carrier(table).map_err(|error| context.fail(&error))?),
+    };
     let mut out = String::new();
     match carrier.restore(&section, &mut out) {
         Ok(applied) => {
@@ -289,7 +322,10 @@ fn section(
         Err(failure) => {
             let refused =
                 matches!(&failure.error, Error::Resource(_) | Error::Table(_)) && failure.line == section.commit;
-            match refused.then(|| lacking::for_lines(context, table, &section.lines)).flatten() {
+            match (refused && by == CarrierKind::Nft)
+                .then(|| lacking::for_lines(context, table, &section.lines))
+                .flatten()
+            {
                 None => Err(failed(failure)),
                 Some((line, lacking)) => {
                     context.tell(table, &[], why, Err(format!("line {line}: {lacking}")));
@@ -308,11 +344,20 @@ fn explain(
     lines: &[&[u8]],
     range: &std::ops::Range<usize>,
     why: &str,
-    table: &str,
+    (table, by): (&str, CarrierKind),
     failure: RestoreError,
 ) -> ExitCode {
     if let Error::Refused(refusal) = &failure.error {
         context.tell(table, &[], why, Err(format!("line {}: {refusal}", failure.line)));
+        // What another table cannot hold exactly is as good as a table that is not there.
+        if by != CarrierKind::Nft {
+            let (dialect, program, line) = (context.dialect(), context.front.name(), range.start);
+            let text = match dialect.variant {
+                Variant::Legacy => format!("{program}: unable to initialize table '{table}'"),
+                Variant::Nft => format!("{program}: line {line} table name '{table}' invalid"),
+            };
+            return context.fail(&numbered(Error::Parameter(text), line, &dialect, program));
+        }
     }
     let rehearsed = context.in_the_backends_words(failure.error, table, &alone(lines, range));
     let dialect = context.dialect();
@@ -370,11 +415,11 @@ fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Erro
 
 #[cfg(test)]
 mod tests {
-    use super::{Carried, Part, parts};
+    use super::{Carried, CarrierKind, How, Part, parts};
 
     fn taken_apart(file: &str) -> Vec<Part<'static>> {
         let lines: Vec<&[u8]> = file.split('\n').map(str::as_bytes).collect();
-        parts(&lines, &[Carried { table: "raw", why: String::new() }])
+        parts(&lines, &[Carried { table: "raw", how: How::By(CarrierKind::Nft), why: String::new() }])
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use super::alone;
 use super::context::{Context, exit_code, may_administer};
+use super::host;
 use super::options::Options;
 use super::planning::Course;
 use crate::carrier::Carrier;
+use crate::carrier::hosted::TABLE;
+use crate::config::CarrierKind;
 use crate::error::{Error, reason};
 use crate::iptables::dialect::Variant;
 use crate::probe::Tool;
 use crate::sys::time::local_timestamp;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,6 +55,13 @@ fn carried(context: &Context, options: &Options) -> Result<Option<Vec<Saved>>, E
         return carried_one(context, options, table);
     }
     let mut sections = Vec::new();
+    if let Some(by) = context.hosting().map(|hosting| hosting.kind) {
+        let mut text = String::new();
+        let hosts = matches!(context.course(TABLE)?, Course::Carry { by: holder, .. } if holder == by);
+        if hosts && context.carrier_of(TABLE, by)?.save(options.counters, &mut text)? {
+            sections.push(Saved { table: TABLE.to_owned(), text });
+        }
+    }
     for (table, _) in context.held_tables()? {
         let mut text = String::new();
         if context.carrier(&table)?.save(options.counters, &mut text)? {
@@ -62,14 +73,19 @@ fn carried(context: &Context, options: &Options) -> Result<Option<Vec<Saved>>, E
 
 /// The one table that is asked for.
 fn carried_one(context: &Context, options: &Options, table: &str) -> Result<Option<Vec<Saved>>, Error> {
+    if context.hosting().is_some_and(|hosting| hosting.host == table) {
+        return Ok(Some(Vec::new()));
+    }
     if !context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
         let stderr = format!("Table `{table}' does not exist\n");
         return if context.has_backend() { Ok(None) } else { Err(Error::Verbatim { stderr, code: 1 }) };
     }
-    if !matches!(context.course(table)?, Course::Carry { .. }) && context.has_backend() {
-        return Ok(None);
-    }
-    let mut carrier = context.carrier(table)?;
+    let by = match context.course(table)? {
+        Course::Carry { by, .. } => by,
+        _ if context.has_backend() => return Ok(None),
+        _ => CarrierKind::Nft,
+    };
+    let mut carrier = context.carrier_of(table, by)?;
     let mut text = String::new();
     if !carrier.save(options.counters, &mut text)? {
         carrier.save_untouched(&mut text);
@@ -78,11 +94,16 @@ fn carried_one(context: &Context, options: &Options, table: &str) -> Result<Opti
 }
 
 fn assemble(context: &Context, options: &Options, sections: Vec<Saved>) -> Result<(String, i32), Error> {
-    if options.table.is_some() || !context.has_backend() {
+    if options.table.is_some() && !sections.is_empty() || !context.has_backend() {
         return Ok((merge(context, "", &sections), 0));
     }
-    let output = context.backend_output(&options.passed)?;
-    let theirs = String::from_utf8_lossy(&output.stdout).into_owned();
+    let table = options.table.iter().flat_map(|table| ["-t".into(), table.into()]);
+    let args: Vec<OsString> = options.passed.iter().cloned().chain(table).collect();
+    let output = context.backend_output(&args)?;
+    let mut theirs = String::from_utf8_lossy(&output.stdout).into_owned();
+    if let Some(hosting) = context.hosting() {
+        theirs = host::unsaved(&theirs, hosting);
+    }
     Ok((merge(context, &theirs, &sections), exit_code(&output)))
 }
 

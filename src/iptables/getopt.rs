@@ -82,6 +82,11 @@ impl<'a> Scanner<'a> {
         Some(word)
     }
 
+    /// Index of the word that is read next.
+    pub fn position(&self) -> usize {
+        self.next
+    }
+
     /// Whether words are left, behind `--`.
     pub fn has_rest(&self) -> bool {
         self.next < self.words.len()

@@ -177,6 +177,39 @@ struct Ordered {
     chain: Option<String>,
     number: Option<u32>,
     second: Option<String>,
+    /// Index of the word that is the number, or would be.
+    number_at: usize,
+}
+
+/// What a command line does, and where its number stands: found on lines of which not all can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The command's letter.
+    pub letter: char,
+    /// What stands behind it.
+    pub chain: Option<String>,
+    /// The rule's number, from 1.
+    pub number: Option<u32>,
+    /// Index of the word that is the number, or before which it would stand.
+    pub number_at: usize,
+    /// `-Z` beside `-L` or `-S`.
+    pub zero: bool,
+    /// `-v`
+    pub verbose: bool,
+    /// `-w`: `Some(None)` waits for ever, `Some(Some(s))` s seconds.
+    pub wait: Option<Option<u32>>,
+}
+
+/// Looks for the command on a line. Matches and targets that nobody here knows are passed over: their options' values
+/// are words to nobody.
+pub fn spot(family: Family, args: &[String], dialect: &Dialect) -> Option<Spot> {
+    let mut parser = Parser::new(family, args, dialect);
+    while parser.read().is_err() && parser.scanner.has_rest() {
+        parser.inverted = false;
+    }
+    let Ordered { letter, chain, number, number_at, .. } = parser.command?;
+    let (zero, verbose, wait) = (parser.zero, parser.verbose > 0, parser.wait);
+    Some(Spot { letter, chain, number, number_at, zero, verbose, wait })
 }
 
 struct Parser<'a> {
@@ -276,11 +309,11 @@ impl<'a> Parser<'a> {
             }
             'V' => {
                 self.refuse_bang(inverted, "-V")?;
-                self.command = Some(Ordered { letter, chain: None, number: None, second: None });
+                self.command = Some(Ordered { letter, chain: None, number: None, second: None, number_at: 0 });
                 return Ok(true);
             }
             'h' => {
-                self.command = Some(Ordered { letter, chain: None, number: None, second: None });
+                self.command = Some(Ordered { letter, chain: None, number: None, second: None, number_at: 0 });
                 return Ok(true);
             }
             's' => {
@@ -413,7 +446,8 @@ impl<'a> Parser<'a> {
 
     fn ordered(&mut self, letter: char, value: Option<Value<'a>>) -> Result<Ordered, Error> {
         let text = value.map(|value| value.text);
-        let mut ordered = Ordered { letter, chain: text.map(str::to_owned), number: None, second: None };
+        let mut ordered = Ordered { letter, chain: text.map(str::to_owned), number: None, second: None, number_at: 0 };
+        ordered.number_at = self.scanner.position();
         match letter {
             'A' | 'C' => {}
             'D' => ordered.number = self.rule_number()?,
@@ -437,6 +471,7 @@ impl<'a> Parser<'a> {
                 if text.is_none() {
                     ordered.chain = self.scanner.detached().map(str::to_owned);
                 }
+                ordered.number_at = self.scanner.position();
                 if matches!(letter, 'L' | 'S' | 'Z') && ordered.chain.is_some() {
                     ordered.number = self.rule_number()?;
                 }
@@ -686,7 +721,7 @@ impl<'a> Parser<'a> {
     }
 
     fn carry_out(&mut self, ordered: Ordered) -> Result<Command, Error> {
-        let Ordered { letter, chain, number, second } = ordered;
+        let Ordered { letter, chain, number, second, number_at: _ } = ordered;
         let numbered = letter == 'D' && number.is_some();
         let takes_rule = matches!(letter, 'A' | 'I' | 'R' | 'D' | 'C') && !numbered;
         let (sources, destinations) = if takes_rule { self.addresses()? } else { (Vec::new(), Vec::new()) };

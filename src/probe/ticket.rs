@@ -14,6 +14,7 @@ use super::cache::{Foundations, Seat};
 use super::{Snapshot, Tool, may_make_namespaces, slot};
 use crate::config::{self, CarrierChoice, CarrierKind, Config};
 use crate::family::Family;
+use crate::plan;
 use crate::rules;
 use crate::sys::store;
 use nix::sys::stat::stat;
@@ -66,7 +67,9 @@ impl Word {
             CarrierChoice::Auto => snapshot.ability(family, table, CarrierKind::Backend).is_able(),
             CarrierChoice::Fixed(carrier) => carrier == CarrierKind::Backend,
         };
-        match backends {
+        // Commands on a table that may hold raw have to be seen.
+        let hosts = plan::may_host_raw(family, config, snapshot).is_some_and(|host| host.as_str() == table);
+        match backends && !hosts {
             true if snapshot.nf_tables => Self::BackendUnlessHeld,
             true => Self::Backend,
             false => Self::Unknown,

@@ -14,7 +14,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Variables that a backend may see. The rest could make it run somebody else's code (`LD_*`, `XTABLES_LIBDIR`).
-const KEPT: [&str; 2] = ["TZ", "XTABLES_LOCKFILE"];
+const KEPT: [&str; 2] = ["TZ", LOCK_VARIABLE];
+
+/// Names the lock file (iptables(8)).
+const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 
 /// Where a backend finds `modprobe` when `/proc/sys/kernel/modprobe` names none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,6 +36,16 @@ pub fn restore_sigpipe() {
 ///
 /// Returns only on failure, with what execve(2) said.
 pub fn replace(program: &Path, argv0: &str, args: &[OsString]) -> io::Result<Infallible> {
+    replace_with(program, argv0, args, None)
+}
+
+/// The same, while we hold the lock of iptables, with another lock file for the program.
+pub fn replace_under_lock(program: &Path, argv0: &str, args: &[OsString], lock_file: &str) -> io::Result<Infallible> {
+    replace_with(program, argv0, args, Some(lock_file))
+}
+
+#[inline]
+fn replace_with(program: &Path, argv0: &str, args: &[OsString], lock_file: Option<&str>) -> io::Result<Infallible> {
     let path = c_string(program.as_os_str())?;
     let mut argv = Vec::with_capacity(args.len() + 1);
     argv.push(c_string(OsStr::new(argv0))?);
@@ -41,7 +54,10 @@ pub fn replace(program: &Path, argv0: &str, args: &[OsString]) -> io::Result<Inf
     }
     let mut environment = Vec::with_capacity(1 + KEPT.len());
     environment.push(PATH_PAIR.to_owned());
-    for (name, value) in kept_environment() {
+    if let Some(path) = lock_file {
+        environment.push(c_string(OsStr::new(&format!("{LOCK_VARIABLE}={path}")))?);
+    }
+    for (name, value) in kept_environment().filter(|(name, _)| lock_file.is_none() || *name != LOCK_VARIABLE) {
         let mut pair = OsString::from(name);
         pair.push("=");
         pair.push(value);

@@ -5,6 +5,8 @@ use super::{Report, Status};
 use crate::carrier::nft::table_name;
 use crate::family::Family;
 use crate::nft::Connection;
+use crate::plan::{self, Plan};
+use crate::probe;
 use crate::rules::{self, Saying};
 use crate::sys::netns::Namespace;
 use std::io;
@@ -45,7 +47,7 @@ pub fn play(
         }
     };
     let accepted = scene.say_all(&sayings, report)?;
-    let by = if scene.is_carried() { ", carried by xtshim in nf_tables" } else { "" };
+    let by = scene.carried_by();
     let listed = scene.check_listings(&before, &accepted);
     let removed = listed.and_then(|()| scene.take_back(&accepted, &before));
     match removed {
@@ -90,11 +92,18 @@ impl Scene<'_> {
         self.fronts.say(self.inside, self.family, self.table, args)
     }
 
-    /// Whether it is our own table that holds the rules, not the real iptables'.
-    fn is_carried(&self) -> bool {
+    /// What holds the rules, where it is not the real iptables' own table.
+    fn carried_by(&self) -> String {
         let ours = table_name(self.table);
         let found = self.inside.run(|| Connection::open()?.table(self.family, &ours)).flatten();
-        found.is_ok_and(|table| table.is_some())
+        if found.is_ok_and(|table| table.is_some()) {
+            return ", carried by xtshim in nf_tables".to_owned();
+        }
+        let probe::Standing { config, snapshot, .. } = probe::standing();
+        match plan::plan(self.family, self.table, &config, &snapshot, false) {
+            Plan::Hosted { by, .. } => format!(", carried by xtshim in the {} table", by.as_str()),
+            _ => String::new(),
+        }
     }
 
     /// The lines of `-S`.
