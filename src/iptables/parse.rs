@@ -203,7 +203,10 @@ pub struct Spot {
 /// Looks for the command on a line. Matches and targets that nobody here knows are passed over: their options' values
 /// are words to nobody.
 pub fn spot(family: Family, args: &[String], dialect: &Dialect) -> Option<Spot> {
-    let mut parser = Parser::new(family, args, dialect);
+    // An option of -m recent, not the beginning of --set-counters.
+    let unknown = |word: &String| if word == "--set" { "--recent-set".to_owned() } else { word.clone() };
+    let args: Vec<String> = args.iter().map(unknown).collect();
+    let mut parser = Parser::new(family, &args, dialect);
     while parser.read().is_err() && parser.scanner.has_rest() {
         parser.inverted = false;
     }
@@ -881,4 +884,30 @@ fn too_long(name: &str) -> Error {
 fn long_name(letter: char) -> String {
     let found = OWN.iter().find(|option| option.id == Id::Own(letter));
     format!("--{}", found.map(|option| option.name).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(line: &str) -> (char, Option<String>, Option<u32>, usize) {
+        let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+        let spot = spot(Family::V4, &args, &dialect).expect("a command");
+        (spot.letter, spot.chain, spot.number, spot.number_at)
+    }
+
+    #[test]
+    fn a_command_is_found_on_lines_that_cannot_be_read() {
+        let chain = |name: &str| Some(name.to_owned());
+        assert_eq!(found("-t mangle -I INPUT -j ACCEPT"), ('I', chain("INPUT"), Some(1), 4));
+        assert_eq!(found("--insert INPUT 7 -m string --string -D --algo bm"), ('I', chain("INPUT"), Some(7), 2));
+        assert_eq!(found("-m strange --what ever -RINPUT 3 -j ACCEPT"), ('R', chain("INPUT"), Some(3), 5));
+        assert_eq!(found("-m recent --set --name x -D INPUT 2"), ('D', chain("INPUT"), Some(2), 7));
+        assert_eq!(found("-m policy --pol ipsec --dir in -A INPUT"), ('A', chain("INPUT"), None, 8));
+        assert_eq!(found("-nvL INPUT 4 --line-numbers"), ('L', chain("INPUT"), Some(4), 2));
+        assert_eq!(found("-w 5 -S INPUT 2"), ('S', chain("INPUT"), Some(2), 4));
+        assert_eq!(found("-vZ"), ('Z', None, None, 1));
+        assert_eq!(found("-F -t mangle"), ('F', None, None, 1));
+    }
 }

@@ -286,6 +286,22 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_may_hold_raw_takes_the_long_way() {
+        let mut snapshot = Snapshot { backend: Some(Backend::new(Variant::Legacy, (1, 8, 9))), ..Snapshot::default() };
+        for table in ["filter", "mangle"] {
+            snapshot.set_ability(Family::V4, table, CarrierKind::Backend, Ability::Able);
+        }
+        let missing = Ability::Missing { why: "no iptable_raw".to_owned() };
+        snapshot.set_ability(Family::V4, "raw", CarrierKind::Backend, missing);
+        let word = |snapshot: &Snapshot, table| Word::of(Family::V4, table, snapshot, &Config::default());
+        assert_eq!(word(&snapshot, "mangle"), Word::Backend);
+        snapshot.set_ability(Family::V4, "raw", CarrierKind::Mangle, Ability::Able);
+        assert_eq!(word(&snapshot, "mangle"), Word::Unknown);
+        assert_eq!(word(&snapshot, "raw"), Word::Unknown);
+        assert_eq!(word(&snapshot, "filter"), Word::Backend);
+    }
+
+    #[test]
     fn what_is_rendered_is_read() {
         let config = Config { path: PathBuf::from("/nonexistent"), ..Config::default() };
         let files = Foundations::now(&config).expect("plain names");
