@@ -402,6 +402,8 @@ def arrange(scene, family):
         scene.run(f"{front} -t nat -A OUTPUT -p {protocol} -d {at['host']} --dport 8080 -j DNAT --to-destination {to}", 0)
     scene.run(f"{front} -t nat -A PREROUTING -p udp --dport 9999 -j REDIRECT --to-ports 53", 0)
     scene.run(f"{front} -t nat -A OUTPUT -p udp -d {at['lo']} --dport 9999 -j REDIRECT --to-ports 53", 0)
+    inside = f"[{at['inner']}]:53" if family == 6 else f"{at['inner']}:53"
+    scene.run(f"{front} -t nat -A OUTPUT -p udp -d {at['host']} --dport 9999 -j DNAT --to-destination {inside}", 0)
     scene.run(f"{front} -t nat -A POSTROUTING -s {at['nets'][1]} -o eth0 -j MASQUERADE", 0)
     nft = "ip" if family == 4 else "ip6"
     for machine in scene.hosts:
@@ -483,7 +485,7 @@ def exchange(rng, family, number):
             steps = [(flow(at["right"], at["left"], 7), "right"), (back(at["left"], at["host"], 7), "left")]
         case "loopback":
             target = rng.choice((at["lo"], at["host"], at["inner"]))
-            steps = [(p.udp(sport=sport, dport=rng.choice((53, 80, 9999)), source=target, target=target), "host")]
+            steps = [(p.udp(sport=sport, dport=rng.choice((53, 9999)), source=target, target=target), "host")]
         case "redirected":
             steps = [(p.udp(sport=sport, dport=9999, source=at["left"], target=rng.choice((at["host"], at["right"]))), "left")]
         case "fragments":
@@ -603,6 +605,43 @@ def test_it_shows_when_filter_looks_at_translated_destinations(original, tmp_pat
 
         faults, *_ = compare(made, family, rules_for_filter, load, "naive", 400)
         assert any("published" in fault or "masqueraded" in fault for fault in faults)
+    finally:
+        made.both.close()
+        made.close()
+
+
+# What stands in filter's chains, and the packets that show when it is gone.
+NEEDED = {
+    "-A xtshim-raw-entry -i lo": {"loopback"},
+    # An error about a flow whose first packet was dropped is an error about none.
+    "-A xtshim-raw-entry -m conntrack": {"untracked", "invalid", "error to the host", "error about a published one", "error from inside"},
+    "--ctdir ORIGINAL": {"to the host", "forwarded", "from inside", "published", "redirected"},
+    "--ctdir REPLY": {"forwarded", "published", "reply to masqueraded", "error to the host", "error about a published one", "error from inside"},
+}
+
+
+@pytest.mark.parametrize("part", NEEDED)
+def test_each_part_of_what_filter_holds_is_needed(original, hosting, tmp_path, part):
+    theirs, ours = original("legacy"), hosting("legacy", "filter")
+    made = scenes.Scene(harness.Both([theirs, ours], str(tmp_path / "lock")))
+    try:
+        arrange(made, 4)
+
+        def behind(*argv):
+            answer = made.both.call(theirs, made.both.places[1][1], ["iptables", *argv])
+            assert answer.rc == 0, answer.text()
+            return answer.out.decode().splitlines()
+
+        def load(lines):
+            behind("-F")
+            behind("-X")
+            made.run("iptables-restore", 0, stdin=("*raw\n" + "\n".join(lines) + "\nCOMMIT\n").encode())
+            for line in behind("-S"):
+                if part in line:
+                    behind(*line.replace("-A", "-D", 1).split())
+
+        faults, *_ = compare(made, 4, rules_for_filter, load, part, 1600)
+        assert any(fault.split(": ")[1].split(",")[0] in NEEDED[part] for fault in faults), faults
     finally:
         made.both.close()
         made.close()
