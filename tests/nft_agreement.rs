@@ -195,6 +195,10 @@ fn counted() -> Vec<Alternative> {
             rules.push(vec![matching(key, Op::Gt, Value::Bytes(long(0).into()))]);
         }
     }
+    for bit in [0, 3, 31, 32, 63, 64, 127] {
+        let (key, label) = (Key::Ct(Ct::Labels, None), (1u128 << bit).to_ne_bytes());
+        rules.extend(BOTH.map(|op| vec![masked(key, label, op, label), Expr::Assign(Assign::Label(bit))]));
+    }
     let helper = |name: &str| exactly(name);
     rules.push(vec![eq(Key::Ct(Ct::Helper, None), helper("f"))]);
     rules.push(vec![set(Key::Ct(Ct::Helper, None), Op::Eq, vec![one(helper("f")), one(helper("ft-1.x_y"))])]);

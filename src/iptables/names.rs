@@ -74,6 +74,41 @@ pub fn group_name(file: &str, number: u32) -> Option<String> {
     iproute_lines(file).into_iter().find(|(found, _)| *found == number).map(|(_, name)| name)
 }
 
+/// Number of a connection's label by its name in /etc/xtables/connlabel.conf.
+pub fn label_number(name: &str) -> Option<u16> {
+    label_lines().into_iter().find(|(_, found)| found == name).map(|(number, _)| number)
+}
+
+/// Name of a connection's label.
+pub fn label_name(number: u16) -> Option<String> {
+    label_lines().into_iter().find(|(found, _)| *found == number).map(|(_, name)| name)
+}
+
+/// Names of the labels of connections, which conntrack(8) reads as well: lines `number name`.
+const LABELS: &str = "/etc/xtables/connlabel.conf";
+
+fn label_lines() -> Vec<(u16, String)> {
+    labels(&String::from_utf8_lossy(&fs::read(LABELS).unwrap_or_default()))
+}
+
+/// A name is letters, digits, `-` and blanks within; of two lines with one number or one name the first holds.
+fn labels(text: &str) -> Vec<(u16, String)> {
+    let blank = [' ', '\t'];
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || blank.contains(&c);
+    let mut found: Vec<(u16, String)> = Vec::new();
+    for line in text.lines() {
+        let Some((number, rest)) = super::number::prefix(line).filter(|(_, rest)| rest.starts_with(blank)) else {
+            continue;
+        };
+        let (Ok(number), name) = (u16::try_from(number), rest.trim_matches(blank)) else { continue };
+        let known = found.iter().any(|(other, taken)| *other == number || taken == name);
+        if !known && !name.is_empty() && name.chars().all(plain) {
+            found.push((number, name.to_owned()));
+        }
+    }
+    found
+}
+
 fn iproute_lines(file: &str) -> Vec<(u32, String)> {
     let bytes = fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -165,4 +200,16 @@ fn host_name(address: IpAddr) -> Option<String> {
         let here: IpAddr = words.next()?.parse().ok()?;
         if here == address { words.next().map(str::to_owned) } else { None }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_as_the_original_reads_them() {
+        let text = "# c\n3 web\n0x4 two  words \n 010\teight\n3 again\n10 web\n12 a_b\n14\n15x y\nz 1\n65536 far\n";
+        let wanted = [(3, "web"), (4, "two  words"), (8, "eight")].map(|(number, name)| (number, name.to_owned()));
+        assert_eq!(labels(text), wanted);
+    }
 }

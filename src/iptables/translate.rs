@@ -9,7 +9,7 @@ use super::rule::{Rule, Target};
 use crate::error::Refusal;
 use crate::family::Family;
 use crate::nft::circumstance::Circumstance;
-use crate::nft::expr::{Alternative, Base, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+use crate::nft::expr::{Alternative, Assign, Base, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
 
 /// Where a rule is to stand.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,7 @@ impl Rule {
         let actions = self.translate_target(&rule)?;
         let in_turn = matches!(&self.target, Target::Extension(target) if target.acts_in_turn()) && actions.len() > 1;
         self.refuse_to_act_twice(&alternatives, &actions, in_turn)?;
+        refuse_to_label_early(&alternatives, actions.len())?;
         let mut parts = Vec::with_capacity(alternatives.len() * actions.len());
         for (index, alternative) in alternatives.iter().enumerate() {
             let (packets, bytes) = if index == 0 { self.counters } else { (0, 0) };
@@ -179,6 +180,23 @@ impl Rule {
         };
         Ok(vec![vec![Expr::Verdict(verdict)]])
     }
+}
+
+/// A label that is only given where it was not there must not be given in a part of the rule that another part begins
+/// like: that one would find it there.
+fn refuse_to_label_early(alternatives: &[Alternative], actions: usize) -> Result<(), Refusal> {
+    for alternative in alternatives {
+        for (at, given) in alternative.iter().enumerate() {
+            let Expr::Assign(Assign::Label(bit)) = given else { continue };
+            let lacks = super::ext::lacks_label(*bit);
+            let begun = alternative.get(..=at).unwrap_or_default();
+            let alike = alternatives.iter().filter(|other| other.starts_with(begun)).count();
+            if alike.max(actions) > 1 && begun.contains(&lacks) {
+                return Err(Refusal::new("--set", "would be seen by what the rule asks before"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Both conjunctions, in every combination.

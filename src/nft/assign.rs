@@ -31,6 +31,9 @@ pub enum Assign {
     },
     /// The packet's priority, a class of tc(8) with the major number in the upper half.
     Priority(u32),
+    /// Gives the connection the label of this number, 0 to 127, beside those that it has. A packet without a conntrack
+    /// entry is left alone.
+    Label(u8),
     /// A field of the packet, checksum included.
     Field {
         /// Which.
@@ -122,6 +125,7 @@ impl Assign {
         match (self, key) {
             (Assign::Mark { to: Mark::Packet, .. }, Key::Meta(Meta::Mark)) => true,
             (Assign::Mark { to: Mark::Connection, .. }, Key::Ct(super::expr::Ct::Mark, _)) => true,
+            (Assign::Label(_), Key::Ct(super::expr::Ct::Labels, _)) => true,
             (Assign::Field { field, .. }, Key::Payload(read)) => {
                 let (here, there) = (place(*field), key::place(read));
                 let len = u32::try_from(there.len).unwrap_or(u32::MAX);
@@ -158,6 +162,13 @@ impl Assign {
                     out.put_u32(meta_key::SREG, reg::ONE);
                 });
             }
+            Assign::Label(bit) => {
+                out.load_constant(&1u128.checked_shl(u32::from(bit)).unwrap_or_default().to_ne_bytes());
+                out.emit("ct", |out| {
+                    out.put_u32(ct_key::KEY, ct_key::LABELS);
+                    out.put_u32(ct_key::SREG, reg::ONE);
+                });
+            }
             Assign::Field { field, value } => lower_field(out, &place(field), value),
             Assign::HopLimitBy(by) => {
                 let place = place(SetField::Ip6HopLimit);
@@ -191,6 +202,7 @@ impl Assign {
                 };
                 format!("{} set {value}", mark_text(to))
             }
+            Assign::Label(bit) => format!("ct label set {bit}"),
             Assign::Priority(class) => format!("meta priority set {}", class_text(class)),
             Assign::Field { field, value } => {
                 let Place { header, name, .. } = place(field);
@@ -226,6 +238,7 @@ impl Assign {
                 };
                 mangle(mark_json(to)?, value)
             }
+            Assign::Label(bit) => mangle(ct("label", None)?, Expression::Number(u32::from(bit))),
             Assign::Priority(class) => mangle(meta("priority")?, text(class_text(class))),
             Assign::Field { field, value } => mangle(field_json(field), Expression::Number(u32::from(value))),
             Assign::HopLimitBy(by) => {

@@ -260,6 +260,8 @@ pub enum Ct {
     AveragePacket,
     /// Name of the helper that has foretold the connection, 16 bytes.
     Helper,
+    /// One bit for each label, 16 bytes, host order.
+    Labels,
 }
 
 /// Header fields that have a name in nft syntax (nft(8), PAYLOAD EXPRESSIONS), and raw ones.

@@ -38,6 +38,8 @@ pub enum Kind {
     IcmpCode,
     /// ICMPv6 code.
     Icmp6Code,
+    /// Bits of a connection's labels.
+    Label,
     /// Bits of the conntrack state.
     CtState,
     /// Bits of the conntrack status.
@@ -88,6 +90,7 @@ impl Kind {
             Kind::CtDirection => 27,
             Kind::CtStatus => 28,
             Kind::Icmp6Type => 29,
+            Kind::Label => 30,
             Kind::Pkttype => 31,
             Kind::IcmpCode => 32,
             Kind::Icmp6Code => 33,
@@ -158,6 +161,7 @@ pub fn of(key: Key) -> Facts {
         Key::Ct(Ct::Mark, _) => facts(4, Host, Kind::Mark),
         Key::Ct(Ct::Packets | Ct::Bytes | Ct::AveragePacket, _) => facts(8, Host, Kind::Number),
         Key::Ct(Ct::Helper, _) => facts(16, Host, Kind::Name),
+        Key::Ct(Ct::Labels, _) => facts(16, Host, Kind::Label),
         Key::FibType { .. } => facts(4, Host, Kind::AddressType),
         Key::TcpOption(_) => facts(1, Host, Kind::Presence),
         Key::Circumstance(which) => which.facts(),
@@ -283,5 +287,6 @@ pub const fn ct(key: Ct) -> (u32, &'static str) {
         Ct::Bytes => (ct::BYTES, "bytes"),
         Ct::AveragePacket => (ct::AVGPKT, "avgpkt"),
         Ct::Helper => (ct::HELPER, "helper"),
+        Ct::Labels => (ct::LABELS, "label"),
     }
 }

@@ -224,6 +224,9 @@ fn relation(found: &Match, context: &mut Context) -> Result<Relation, Unprintabl
     };
     context.learn(found);
     let (mask, value) = (found.mask.as_deref(), &found.value);
+    if facts.kind == Kind::Label && !is_one_label(found) {
+        return unprintable("labels of a connection other than whether it has one");
+    }
     if let (Some(mask), Value::Bytes(bytes)) = (mask, value)
         && let Some(relation) = masked(left, facts, mask, found.op, bytes)
     {
@@ -236,6 +239,14 @@ fn relation(found: &Match, context: &mut Context) -> Result<Relation, Unprintabl
         Value::Set(elements) => Right::Set(elements.iter().map(|item| element(facts, item)).collect::<Result<_, _>>()?),
     };
     Ok(Relation { left, mask, op: found.op, right })
+}
+
+/// nft has numbers for single labels only, none for "no label".
+fn is_one_label(found: &Match) -> bool {
+    let (Some(mask), Value::Bytes(value), Op::Eq | Op::Ne) = (&found.mask, &found.value, found.op) else {
+        return false;
+    };
+    mask == value && mask.iter().map(|byte| byte.count_ones()).sum::<u32>() == 1
 }
 
 impl Context {
@@ -363,6 +374,7 @@ fn atom(facts: Facts, value: &[u8]) -> Result<Atom, Unprintable> {
             Atom::Decimal(small)
         }
         Kind::Mark => Atom::Hex(number, 8),
+        Kind::Label => Atom::Decimal(u64::from(number.trailing_zeros())),
         Kind::Bits | Kind::Interface | Kind::Name => Atom::Hex(number, 1),
         Kind::L4proto => symbol(small, PROTOCOLS),
         Kind::IcmpType => symbol(small, ICMP_TYPES),

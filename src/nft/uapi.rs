@@ -458,6 +458,8 @@ pub mod ct {
     pub const PROTO_SRC: u32 = 11;
     /// NFT_CT_PROTO_DST
     pub const PROTO_DST: u32 = 12;
+    /// NFT_CT_LABELS
+    pub const LABELS: u32 = 13;
     /// NFT_CT_PKTS
     pub const PKTS: u32 = 14;
     /// NFT_CT_BYTES

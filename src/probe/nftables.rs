@@ -183,10 +183,10 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 30] = [
-    "counter", "match", "set", "exthdr", "ct", "ct-mark", "shift", "write", "map", "priority", "strip", "zone",
-    "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm", "ipsec",
-    "xfrm", "queue", "dup", "tproxy", "synproxy",
+const SAMPLES: [&str; 31] = [
+    "counter", "match", "set", "exthdr", "ct", "ct-mark", "ct-label", "shift", "write", "map", "priority", "strip",
+    "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm",
+    "ipsec", "xfrm", "queue", "dup", "tproxy", "synproxy",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -211,6 +211,7 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             value: Value::Bytes(vec![0; 4]),
         })],
         "ct-mark" => vec![mark_set(Mark::Connection, None)],
+        "ct-label" => vec![Expr::Assign(Assign::Label(0))],
         "shift" => vec![mark_set(Mark::Packet, Some(Shift::Left(1)))],
         "write" => vec![Expr::Assign(Assign::Field {
             field: match family {

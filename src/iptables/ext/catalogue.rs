@@ -8,7 +8,7 @@ use super::{
     quota, realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace,
     u32, udp,
 };
-use super::{classify, connbytes, connmark, dscp, ecn, helper, tcpoptstrip, tos, ttl};
+use super::{classify, connbytes, connlabel, connmark, dscp, ecn, helper, tcpoptstrip, tos, ttl};
 use crate::family::Family;
 
 /// Makes an extension without options.
@@ -89,6 +89,8 @@ const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no por
 
 const EXTENSION_OPTIONS: &str = "options of the header are refused; cut short as `tcp`";
 const ROUTING: &str = "more than two addresses and `--rt-0-not-strict` are refused; cut short as `tcp`";
+const LABELS: &str = "nothing is said where /etc/xtables/connlabel.conf is missing; what is done once for each connection \
+    (`! --label`, then `--set` of the same) not before a match or a target that takes several rules";
 const ONCE: &str = "not behind a match that counts, as `limit`: it takes two rules";
 
 const PROGRAMS: &str =
@@ -102,6 +104,7 @@ pub const MATCHES: &[Known] = &[
     both("bpf", bpf::new, "@nh, @th", &["nft-set"]).but(PROGRAMS),
     both("comment", comment::new, "comment", &[]),
     both("connbytes", connbytes::new, "ct bytes, ct packets, ct avgpkt", &["nft-ct"]),
+    both("connlabel", connlabel::new, "ct label, ct label set", &["nft-ct-label"]).but(LABELS),
     both("connmark", connmark::new_match, "ct mark", &["nft-ct-mark"]),
     both("conntrack", conntrack::new, "ct state, ct status, ct original, …", &["nft-ct"]),
     both("cpu", cpu::new, "meta cpu", &[]),
@@ -194,7 +197,6 @@ pub const TARGETS: &[Known] = &[
 pub const OTHER_MATCHES: &[NotCarried] = &[
     not("cgroup", "nf_tables counts what answers for a listening socket to its group, xt_cgroup to none"),
     not("cluster", "nft aborts when it lists a rule with a hash of an address"),
-    not("connlabel", "not yet carried"),
     not("connlimit", "counts in a set beside the rule, which would have to come and go with it"),
     not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "a full table of it drops packets, where a full set of nf_tables lets them pass"),

@@ -168,7 +168,7 @@ impl Transfer {
 
     /// What spares a packet without an entry where the connection's mark is not read.
     fn guard(self) -> Option<Expr> {
-        (self.to == Mark::Packet).then(has_entry)
+        (self.to == Mark::Packet).then(|| entry(true))
     }
 
     /// One rule for each bit is needed, which act in turn.
@@ -220,14 +220,14 @@ impl Transfer {
     }
 }
 
-/// The packet has a conntrack entry: it is neither invalid nor untracked.
-fn has_entry() -> Expr {
+/// The packet has a conntrack entry, or (else it is invalid or untracked) has none.
+pub(super) fn entry(there: bool) -> Expr {
     // NF_CT_STATE_* of linux/netfilter/nf_conntrack_common.h: established, related, new.
     const TRACKED: u32 = 1 << 1 | 1 << 2 | 1 << 3;
     Expr::Match(Match {
         key: Key::Ct(Ct::State, None),
         mask: Some(TRACKED.to_ne_bytes().to_vec()),
-        op: Op::Ne,
+        op: if there { Op::Ne } else { Op::Eq },
         value: Value::Bytes(0u32.to_ne_bytes().to_vec()),
     })
 }

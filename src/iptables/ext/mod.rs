@@ -11,6 +11,7 @@ pub mod catalogue;
 mod classify;
 mod comment;
 mod connbytes;
+mod connlabel;
 mod connmark;
 mod conntrack;
 mod cpu;
@@ -68,6 +69,8 @@ mod value;
 mod word;
 
 use catalogue::{Known, MATCHES, NotCarried, OTHER_MATCHES, OTHER_TARGETS, TARGETS};
+
+pub(super) use connlabel::lacks as lacks_label;
 
 use super::dialect::{Dialect, Variant};
 use super::getopt::Takes;
