@@ -5,6 +5,7 @@
 
 pub mod change;
 mod filter;
+mod hooks;
 pub mod hosted;
 mod mangle;
 pub mod nft;

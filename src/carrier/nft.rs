@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::change::{self, Change, Place};
+use super::hooks;
 use super::table::{Base, Chain, Held, Policy, Session, Table};
 use super::takeover::MARK;
 use super::{Applied, Carrier, RestoreError, Section};
@@ -246,6 +247,7 @@ impl NftCarrier {
             let change = table.map_err(&lift).and_then(|before| {
                 let mut after = before.clone();
                 compute(&mut after)?;
+                hooks::check(&before, &after, &self.dialect).map_err(&lift)?;
                 change::between(&self.place(), &before, &after).map_err(&lift)
             });
             let Change { batch, lines } = match change {

@@ -9,7 +9,8 @@ use super::rule::{Rule, Target};
 use crate::error::Refusal;
 use crate::family::Family;
 use crate::nft::circumstance::Circumstance;
-use crate::nft::expr::{Alternative, Assign, Base, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+use crate::nft::expr::{Alternative, Assign, Base, Element, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+use crate::nft::key;
 
 /// Where a rule is to stand.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,48 @@ fn is_of_transport(key: Key) -> bool {
     }
 }
 
+/// Two tests of neighbouring fields, one behind the other, that each exclude one value: up to at least 1.0.6 nft takes
+/// `sport != A dport != B` for one comparison when it loads a ruleset, which excludes only both together. So of two
+/// such tests the second says which values remain.
+fn keep_exclusions_apart(alternative: &mut Alternative) {
+    for at in 1..alternative.len() {
+        if let [Expr::Match(first), Expr::Match(second)] = &alternative[at - 1..=at]
+            && are_taken_for_one(first, second)
+            && let Value::Bytes(bytes) = &second.value
+        {
+            alternative[at] = matching(second.key, false, all_but(bytes));
+        }
+    }
+}
+
+fn are_taken_for_one(first: &Match, second: &Match) -> bool {
+    let excludes = |one: &Match| one.op == Op::Ne && one.mask.is_none() && matches!(one.value, Value::Bytes(_));
+    let (Key::Payload(one), Key::Payload(other)) = (first.key, second.key) else { return false };
+    let (one, other) = (key::place(one), key::place(other));
+    let ends_at = |place: key::Place, start: u32| u32::try_from(place.len).is_ok_and(|len| place.offset + len == start);
+    let adjoin = ends_at(one, other.offset) || ends_at(other, one.offset);
+    excludes(first) && excludes(second) && one.base == other.base && adjoin && one.len + other.len <= size_of::<u32>()
+}
+
+/// Every number of as many bytes but this one.
+fn all_but(bytes: &[u8]) -> Value {
+    let number = bytes.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte));
+    let last = u32::MAX >> (u32::BITS - 8 * bytes.len().clamp(1, 4) as u32);
+    let text = |number: u32| number.to_be_bytes()[size_of::<u32>() - bytes.len().min(4)..].to_vec();
+    let range = |from: u32, to: u32| match from == to {
+        true => Element::One(text(from)),
+        false => Element::Range(text(from), text(to)),
+    };
+    let below = number.checked_sub(1).map(|to| range(0, to));
+    let above = (number < last).then(|| range(number + 1, last));
+    let mut remaining: Vec<Element> = below.into_iter().chain(above).collect();
+    match (remaining.len(), remaining.pop()) {
+        (1, Some(Element::One(value))) => Value::Bytes(value),
+        (1, Some(Element::Range(from, to))) => Value::Range(from, to),
+        (_, last) => Value::Set(remaining.into_iter().chain(last).collect()),
+    }
+}
+
 impl Rule {
     /// The rule as nf_tables expressions: parts that stand behind each other, nearly always one. A counter stands right
     /// before what the target does first; the first alternative's begins with this rule's counters. Whatever has no
@@ -91,7 +134,10 @@ impl Rule {
         for m in &self.matches {
             alternatives = product(&alternatives, &m.translate(&rule)?);
         }
-        alternatives.iter_mut().for_each(|alternative| guard_from_fragments(self.family, alternative));
+        for alternative in &mut alternatives {
+            guard_from_fragments(self.family, alternative);
+            keep_exclusions_apart(alternative);
+        }
         if alternatives.len() > 1
             && let Some(stateful) = self.matches.iter().find(|m| m.is_stateful())
         {
@@ -236,16 +282,38 @@ mod tests {
     use crate::iptables::dialect::{Dialect, Variant};
     use crate::iptables::{Command, parse};
 
-    fn guards(family: Family, rule: &str) -> Vec<usize> {
+    fn translated(family: Family, rule: &str) -> Vec<Alternative> {
         let dialect = Dialect { family, variant: Variant::Legacy, version: (1, 8, 9) };
         let words: Vec<String> = format!("-A PREROUTING {rule}").split(' ').map(str::to_owned).collect();
         let Ok(Command::Append { rules, .. }) = parse(family, &words, &dialect).map(|read| read.command) else {
             panic!("{rule}");
         };
         let context = TranslateContext { family, table: "raw", chain: "PREROUTING" };
+        rules[0].translate(&context).expect("it can be carried")
+    }
+
+    fn guards(family: Family, rule: &str) -> Vec<usize> {
         let guard = if family == Family::V4 { not_a_fragment() } else { not_a_fragment_v6() };
-        let alternatives = rules[0].translate(&context).expect("it can be carried");
-        alternatives.iter().map(|one| one.iter().filter(|expr| **expr == guard).count()).collect()
+        translated(family, rule).iter().map(|one| one.iter().filter(|expr| **expr == guard).count()).collect()
+    }
+
+    #[test]
+    fn two_exclusions_of_neighbours_are_not_taken_for_one() {
+        let excluded = |rule: &str| {
+            let translated = translated(Family::V4, rule);
+            let excludes = |expr: &Expr| matches!(expr, Expr::Match(Match { op: Op::Ne, value: Value::Bytes(_), .. }));
+            translated.iter().map(|one| one.iter().filter(|expr| excludes(expr)).count()).collect::<Vec<_>>()
+        };
+        assert_eq!(excluded("-p tcp -m tcp ! --sport 5 ! --dport 6"), [1]);
+        assert_eq!(excluded("-p tcp -m tcp ! --dport 6 -m tcp ! --sport 5"), [1]);
+        assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m multiport ! --dports 6"), [1]);
+        assert_eq!(excluded("-p tcp ! -s 10.0.0.1 ! -d 10.0.0.2"), [2]);
+        assert_eq!(
+            all_but(&[0, 5]),
+            Value::Set(vec![Element::Range(vec![0, 0], vec![0, 4]), Element::Range(vec![0, 6], vec![255, 255])])
+        );
+        assert_eq!(all_but(&[0]), Value::Range(vec![1], vec![255]));
+        assert_eq!(all_but(&[255, 255]), Value::Range(vec![0, 0], vec![255, 254]));
     }
 
     #[test]

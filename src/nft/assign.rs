@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::circumstance::Circumstance;
 use super::expr::{Field, Key, Meta};
 use super::json::{binary, ct, mangle, meta, number_of, text, verbatim};
 use super::key;
@@ -108,6 +109,12 @@ fn place(field: SetField) -> Place {
     Place { header, name, offset, keep, shift, checksum: (header == "ip").then_some(IP4_CHECKSUM) }
 }
 
+/// Offset of the TCP header's checksum (RFC 9293, 3.1): the first of its bytes that change with its options.
+const TCP_CHECKSUM: u32 = 16;
+
+/// Length of the shortest IPv4 header (RFC 791, 3.1); IPv6's is longer.
+const IP4_HEADER: u32 = 20;
+
 /// Offset of the IPv4 header's checksum (RFC 791, 3.1).
 const IP4_CHECKSUM: u32 = 10;
 
@@ -134,7 +141,22 @@ impl Assign {
             (Assign::HopLimitBy(_), Key::Payload(_)) => {
                 Assign::Field { field: SetField::Ip6HopLimit, value: 0 }.changes(key)
             }
+            // The way back is looked for by the mark, and by the TOS.
+            (Assign::Mark { to: Mark::Packet, .. }, Key::Circumstance(Circumstance::WayBack { mark, .. })) => mark,
+            (Assign::Field { field, .. }, Key::Circumstance(Circumstance::WayBack { .. })) => {
+                matches!(field, SetField::Ip4Dscp | SetField::Ip6Dscp | SetField::Ip4Ecn | SetField::Ip6Ecn)
+            }
             (Assign::StripTcpOption(_), Key::TcpOption(_)) => true,
+            // Options and the checksum lie in the transport header, which reads from the network header's place reach too.
+            (Assign::StripTcpOption(_), Key::Payload(read)) => {
+                let there = key::place(read);
+                let end = there.offset.saturating_add(u32::try_from(there.len).unwrap_or(u32::MAX));
+                match there.base {
+                    payload::TRANSPORT_HEADER => end > TCP_CHECKSUM,
+                    payload::NETWORK_HEADER => end > IP4_HEADER,
+                    _ => false,
+                }
+            }
             _ => false,
         }
     }

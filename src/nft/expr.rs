@@ -74,7 +74,11 @@ impl Expr {
     /// Whether a match on `key` may say something else after this.
     pub fn changes(&self, key: Key) -> bool {
         match self {
-            Expr::MarkSet { .. } => key == Key::Meta(Meta::Mark),
+            Expr::MarkSet { .. } => matches!(
+                key,
+                Key::Meta(Meta::Mark)
+                    | Key::Circumstance(super::circumstance::Circumstance::WayBack { mark: true, .. })
+            ),
             Expr::Assign(assign) => assign.changes(key),
             _ => false,
         }

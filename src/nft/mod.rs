@@ -12,7 +12,7 @@ pub mod expr;
 pub mod exthdr;
 pub mod glance;
 pub mod json;
-mod key;
+pub mod key;
 mod lower;
 pub mod names;
 pub mod nat;

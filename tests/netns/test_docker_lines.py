@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 DOCKER = tomllib.loads((pathlib.Path(__file__).resolve().parents[2] / "rules/docker.toml").read_text())
-# Swarm's ingress and encrypted overlays, SCTP before 29: nf_tables has nothing for them.
-NOT_CARRIED = ("-m ipvs", "-m bpf", "-j CHECKSUM")
+# Swarm's ingress, and SCTP before 29: nf_tables has nothing for them.
+NOT_CARRIED = ("-m ipvs", "-j CHECKSUM")
 FAMILY = {"iptables": "ip", "ip6tables": "ip6"}
 
 

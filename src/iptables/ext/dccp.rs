@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, both_ports, parse_loose_range};
+use super::port::{PortMatch, parse_loose_range};
 use super::transport::is_there;
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
@@ -162,10 +162,11 @@ impl Extension for Dccp {
             Some(ports) => ports.translate(option, field),
             None => Ok(None),
         };
-        let mut exprs = both_ports(
+        let ports = [
             translate(self.source, "sport", Field::DccpSport)?,
             translate(self.destination, "dport", Field::DccpDport)?,
-        );
+        ];
+        let mut exprs: Alternative = ports.into_iter().flatten().collect();
         if let Some((types, inverted)) = self.types {
             exprs.extend(translate_types(types, inverted)?);
         }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{Ports, both_ports, list_port, parse_port, port_set};
+use super::port::{Ports, list_port, parse_port, port_set};
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::protocol::ip;
@@ -137,7 +137,7 @@ impl Extension for Multiport {
         Ok(match (self.which, self.inverted) {
             (SOURCE, inverted) => vec![vec![test(Field::ThSport, inverted)]],
             (DESTINATION, inverted) => vec![vec![test(Field::ThDport, inverted)]],
-            (_, true) => vec![both_ports(Some(test(Field::ThSport, true)), Some(test(Field::ThDport, true)))],
+            (_, true) => vec![vec![test(Field::ThSport, true), test(Field::ThDport, true)]],
             (_, false) => {
                 vec![vec![test(Field::ThSport, false)], vec![test(Field::ThSport, true), test(Field::ThDport, false)]]
             }

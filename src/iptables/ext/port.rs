@@ -8,7 +8,7 @@ use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::iptables::translate::{matching, not_a_fragment};
 use crate::iptables::{names, number};
-use crate::nft::expr::{Alternative, Element, Expr, Field, Key, Match, Op, Value};
+use crate::nft::expr::{Element, Expr, Field, Key, Match, Op, Value};
 use std::fmt::Write;
 
 /// Ports from `first` to `last`, both within.
@@ -111,37 +111,6 @@ pub fn port_set(ports: &[Ports]) -> Value {
     match merged.as_slice() {
         [one] => one.value(),
         several => Value::Set(several.iter().map(|ports| ports.element()).collect()),
-    }
-}
-
-/// Both ports, source first. Up to at least 1.0.6 nft makes one wrong comparison of `sport != A` and `dport != B` when
-/// it loads a ruleset, so of two such tests the second says which ports remain.
-pub fn both_ports(source: Option<Expr>, destination: Option<Expr>) -> Alternative {
-    let destination = match (&source, destination) {
-        (Some(first), Some(second)) if is_single_exclusion(first) => Some(said_by_what_remains(second)),
-        (_, destination) => destination,
-    };
-    source.into_iter().chain(destination).collect()
-}
-
-fn is_single_exclusion(expr: &Expr) -> bool {
-    matches!(expr, Expr::Match(Match { op: Op::Ne, value: Value::Bytes(_), .. }))
-}
-
-fn said_by_what_remains(expr: Expr) -> Expr {
-    match expr {
-        Expr::Match(Match { key, mask: None, op: Op::Ne, value: Value::Bytes(bytes) }) => {
-            let port = bytes.iter().fold(0u16, |number, byte| number << 8 | u16::from(*byte));
-            let below = port.checked_sub(1).map(|last| Ports { first: 0, last });
-            let above = port.checked_add(1).map(|first| Ports { first, last: u16::MAX });
-            let remaining: Vec<Ports> = below.into_iter().chain(above).collect();
-            let value = match remaining.as_slice() {
-                [one] => one.value(),
-                several => Value::Set(several.iter().map(|ports| ports.element()).collect()),
-            };
-            matching(key, false, value)
-        }
-        other => other,
     }
 }
 

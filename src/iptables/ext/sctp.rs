@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, Ports, both_ports};
+use super::port::{PortMatch, Ports};
 use super::transport::is_there;
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
@@ -156,10 +156,11 @@ impl Extension for Sctp {
             Some(ports) => ports.translate(option, field),
             None => Ok(None),
         };
-        let mut exprs = both_ports(
+        let ports = [
             translate(self.source, "sport", Field::SctpSport)?,
             translate(self.destination, "dport", Field::SctpDport)?,
-        );
+        ];
+        let mut exprs: Alternative = ports.into_iter().flatten().collect();
         if exprs.is_empty() {
             exprs.push(is_there(HEADER));
         }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, Ports, both_ports, has_ports};
+use super::port::{PortMatch, Ports, has_ports};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
@@ -184,10 +184,9 @@ impl Extension for Tcp {
             Some(ports) => ports.translate(option, field),
             None => Ok(None),
         };
-        let mut exprs = both_ports(
-            translate(self.source, "sport", Field::TcpSport)?,
-            translate(self.destination, "dport", Field::TcpDport)?,
-        );
+        let ports =
+            [translate(self.source, "sport", Field::TcpSport)?, translate(self.destination, "dport", Field::TcpDport)?];
+        let mut exprs: Alternative = ports.into_iter().flatten().collect();
         if let Some(flags) = self.flags {
             exprs.push(Expr::Match(Match {
                 key: Key::Payload(Field::TcpFlags),

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::port::{PortMatch, both_ports, has_ports, parse_loose_range};
+use super::port::{PortMatch, has_ports, parse_loose_range};
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
 use crate::iptables::protocol::ip;
@@ -70,10 +70,9 @@ impl Extension for Udp {
             Some(ports) => ports.translate(option, field),
             None => Ok(None),
         };
-        let mut exprs = both_ports(
-            translate(self.source, "sport", Field::UdpSport)?,
-            translate(self.destination, "dport", Field::UdpDport)?,
-        );
+        let ports =
+            [translate(self.source, "sport", Field::UdpSport)?, translate(self.destination, "dport", Field::UdpDport)?];
+        let mut exprs: Alternative = ports.into_iter().flatten().collect();
         if exprs.is_empty() {
             exprs.push(has_ports(context.place.family, Field::UdpSport));
         }
