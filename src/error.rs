@@ -25,6 +25,8 @@ pub enum Error {
     Version(String),
     /// The kernel refused, or a resource is missing: exit 4.
     Resource(String),
+    /// `-4` to ip6tables, `-6` to iptables: exit 2, the "Try" line alone.
+    WrongFamily,
     /// The rule is understood, but no carrier here can hold it exactly.
     Refused(Refusal),
     /// A text that is printed as it is (newline included), with its exit code: what a backend said.
@@ -110,7 +112,7 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Error::Table(_) => 1,
-            Error::Parameter(_) | Error::BareParameter(_) => 2,
+            Error::Parameter(_) | Error::BareParameter(_) | Error::WrongFamily => 2,
             Error::Version(_) => 3,
             Error::Resource(_) => 4,
             Error::Refused(_) => 1,

@@ -426,11 +426,12 @@ pub(super) fn line(
                 let text = format!("The -t option cannot be used in {}-restore.\n", family.program());
                 return Err(Error::Parameter(text));
             }
-            if is_of_the_other_family(&args, family) {
-                return Ok(());
-            }
+            let other = may_be_of_the_other_family(&args, family);
             words.extend(args);
-            let mut invocation = iptables::parse(family, &words, session.dialect)?;
+            let mut invocation = match iptables::parse(family, &words, session.dialect) {
+                Err(Error::WrongFamily) if other => return Ok(()),
+                parsed => parsed?,
+            };
             if invocation.wait.is_some() {
                 return Err(Error::Parameter("You cannot use `-w' from iptables-restore".to_owned()));
             }
@@ -448,8 +449,9 @@ pub(super) fn line(
     }
 }
 
-/// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4).
-fn is_of_the_other_family(args: &[String], family: Family) -> bool {
+/// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4). The word may also
+/// be an option's value.
+fn may_be_of_the_other_family(args: &[String], family: Family) -> bool {
     let other = match family {
         Family::V4 => ["-6", "--ipv6"],
         Family::V6 => ["-4", "--ipv4"],

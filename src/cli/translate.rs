@@ -443,6 +443,8 @@ fn words_of(error: &Error) -> String {
             text.trim_end().to_owned()
         }
         Error::Refused(refusal) => refusal.to_string(),
-        Error::Table(_) | Error::Verbatim { .. } => error.render(&dialect(Family::V4)).trim_end().to_owned(),
+        Error::Table(_) | Error::WrongFamily | Error::Verbatim { .. } => {
+            error.render(&dialect(Family::V4)).trim_end().to_owned()
+        }
     }
 }

@@ -9,13 +9,15 @@ use crate::carrier::nft::only_looks;
 use crate::config::CarrierKind;
 use crate::error::Error;
 use crate::iptables::{self, Command, Invocation};
-use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 /// Answers one command.
 pub fn answer(context: &Context) -> ExitCode {
     if !context.has_backend() {
-        return by_ourselves(context);
+        return match context.snapshot.doubtful {
+            true => context.fail(&Error::Resource("the iptables that is installed could not be asked".to_owned())),
+            false => by_ourselves(context),
+        };
     }
     if let Some(hosting) = context.hosting()
         && may_administer()
@@ -66,23 +68,27 @@ pub(super) const DEFAULT_TABLE: &str = "filter";
 
 /// Whether the command line means that table.
 fn means(context: &Context, table: &str) -> bool {
+    meant(context) == table
+}
+
+/// The table that the command line means. What nobody here can read is read leniently.
+fn meant(context: &Context) -> String {
     let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    iptables::peek_table(args.iter().map(String::as_str)).unwrap_or(DEFAULT_TABLE) == table
+    let words = || args.iter().map(String::as_str);
+    let table = match iptables::plain_table(words()) {
+        Some(table) => table.map(str::to_owned),
+        None => match read(context) {
+            Ok(invocation) => Some(invocation.table),
+            Err(_) => iptables::peek_table(words()).map(str::to_owned),
+        },
+    };
+    table.unwrap_or_else(|| DEFAULT_TABLE.to_owned())
 }
 
 /// The table that the command line means, if it is one that may be carried.
-///
-/// A table's name can stand only at the end of a word (`-t raw`, `--table=raw`, `-nvLtraw`), so a command line
-/// without such a word needs no reading at all.
 fn carried_table(context: &Context) -> Option<&str> {
-    let tables = || context.snapshot.carried_tables(context.front.family);
-    let named = |table: &str| context.args.iter().any(|arg| arg.as_bytes().ends_with(table.as_bytes()));
-    if !tables().any(|table| table == DEFAULT_TABLE || named(table)) {
-        return None;
-    }
-    let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let meant = iptables::peek_table(args.iter().map(String::as_str)).unwrap_or(DEFAULT_TABLE);
-    tables().find(|table| *table == meant)
+    let meant = meant(context);
+    context.snapshot.carried_tables(context.front.family).find(|table| *table == meant)
 }
 
 /// The backend's rules are the table until something is to be changed. What it holds that cannot be carried, and what we
@@ -103,11 +109,24 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
         }
     };
     if only_looks(&invocation.command) {
-        return context.pass_through();
+        return look(context, table, why);
     }
     match context.take_over(table, why, invocation.wait) {
         Ok(true) => carry(context, table, CarrierKind::Nft, why),
         Ok(false) => context.pass_through(),
+        Err(error) => context.fail(&error),
+    }
+}
+
+/// What the backend says of a table that another front may be taking over meanwhile: then it is ours that counts.
+fn look(context: &Context, table: &str, why: &str) -> ExitCode {
+    let answer = match context.whole_answer() {
+        Ok(answer) => answer,
+        Err(error) => return context.fail(&error),
+    };
+    match context.course(table) {
+        Ok(Course::Carry { by, .. }) => carry(context, table, by, why),
+        Ok(_) => context.say(&answer),
         Err(error) => context.fail(&error),
     }
 }
@@ -119,6 +138,9 @@ fn carry(context: &Context, table: &str, by: CarrierKind, why: &str) -> ExitCode
     };
     if matches!(invocation.command, Command::Version | Command::Help) {
         return context.pass_through();
+    }
+    if invocation.table != table {
+        return context.fail(&Error::Resource("it is not clear which table is meant".to_owned()));
     }
     if by == CarrierKind::Nft && !only_looks(&invocation.command) {
         match context.finish_takeover(table, why, invocation.wait) {

@@ -128,6 +128,21 @@ impl Context {
         command.output().map_err(|error| Error::Resource(error.to_string()))
     }
 
+    /// What the backend says to this command, both streams.
+    pub fn whole_answer(&self) -> Result<Output, Error> {
+        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
+        let mut command = exec::command(program, name, &self.args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.output().map_err(|error| Error::Resource(error.to_string()))
+    }
+
+    /// Says it in its place.
+    pub fn say(&self, answer: &Output) -> ExitCode {
+        let _ = io::stdout().write_all(&answer.stdout);
+        let _ = io::stderr().write_all(&answer.stderr);
+        ExitCode::from(u8::try_from(exit_code(answer)).unwrap_or(1))
+    }
+
     /// The error in the backend's own words: it is given the same command in a network namespace of its own, where
     /// it can do no harm. Where that cannot be had, or the backend sees nothing wrong, our own words have to do.
     /// A backend that lacks the table would speak of that alone.

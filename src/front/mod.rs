@@ -108,11 +108,16 @@ fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
     if nix::unistd::getuid() != nix::unistd::geteuid() {
         return ExitCode::from(SETUID_REFUSED);
     }
+    // Somebody who looks for the real iptables wants to hear nothing of us.
+    if std::env::var_os(crate::probe::NESTED_VARIABLE).is_some() {
+        return ExitCode::FAILURE;
+    }
     exec::restore_sigpipe();
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(never) = short::pass_through(front, called, &args) {
         match never {}
     }
+    exec::restore_sigchld();
     let context = Context::new(front, called, args);
     let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match front.tool {
         Tool::Command => command::answer(&context),

@@ -148,12 +148,14 @@ enum Part<'a> {
 }
 
 /// Takes a file apart. Inside a table only `COMMIT` ends it; what stands outside of any is the backend's to judge.
-fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
+///
+/// With `--table` the file is in no table where it names another one: nothing counts there but the next `*`.
+fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>], options: &Options) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let mut from = 0;
     let mut at = 0;
     while let Some(line) = lines.get(at) {
-        let Some(name) = table_of(line) else {
+        let Some(name) = table_of(line).filter(|name| options.wants(name)) else {
             at += 1;
             continue;
         };
@@ -176,7 +178,7 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>]) -> Vec<Part<'a>> {
 }
 
 fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines: &[&[u8]], text: &[u8]) -> ExitCode {
-    let (dialect, parts) = (context.dialect(), parts(lines, carried));
+    let (dialect, parts) = (context.dialect(), parts(lines, carried, options));
     let fed = parts.iter().any(|part| matches!(part, Part::Backend(range) if is_fed(context, options, lines, range)));
     // Where it is given a part of the file, the backend says so itself.
     if dialect.variant == Variant::Legacy && dialect.version >= (1, 8, 8) && !fed {
@@ -213,18 +215,18 @@ fn outside(
     range: std::ops::Range<usize>,
 ) -> Result<(), ExitCode> {
     let name = context.front.name();
-    // A table that is not wanted is passed over to its end.
+    // A table that is not wanted is passed over, up to the next.
     let mut passing = false;
     for (number, line) in (range.start + 1..).zip(lines.get(range).unwrap_or_default()) {
         let refuse = |stderr: String, code| Err(context.fail(&Error::Verbatim { stderr, code }));
         match table_of(line) {
-            Some(table) if !passing => {
-                if context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
-                    if options.wants(&table) {
-                        return Err(context.fail_without_backend(&table));
-                    }
-                    passing = true;
+            Some(table) => {
+                passing = !options.wants(&table);
+                if passing {
                     continue;
+                }
+                if context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
+                    return Err(context.fail_without_backend(&table));
                 }
                 let named = if table.is_empty() { String::new() } else { format!(" '{table}'") };
                 let error = Error::Parameter(format!("{name}: line {number} table name{named} invalid"));
@@ -236,7 +238,7 @@ fn outside(
                     let _ = context.succeed(&format!("{}\n", String::from_utf8_lossy(line)));
                 }
             }
-            _ if passing => passing = *line != b"COMMIT",
+            _ if passing => {}
             _ => return refuse(format!("{name}: line {number} failed\n"), 1),
         }
     }
@@ -391,6 +393,7 @@ fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Erro
     let stderr = match &error {
         Error::Parameter(text) => format!("{prefix}: {text}\n{tried}"),
         Error::BareParameter(text) => format!("{text}\n{tried}"),
+        Error::WrongFamily => tried,
         Error::Table(_) => {
             let text = error.render(dialect);
             match dialect.variant {
@@ -419,7 +422,8 @@ mod tests {
 
     fn taken_apart(file: &str) -> Vec<Part<'static>> {
         let lines: Vec<&[u8]> = file.split('\n').map(str::as_bytes).collect();
-        parts(&lines, &[Carried { table: "raw", how: How::By(CarrierKind::Nft), why: String::new() }])
+        let carried = [Carried { table: "raw", how: How::By(CarrierKind::Nft), why: String::new() }];
+        parts(&lines, &carried, &super::Options::default())
     }
 
     #[test]

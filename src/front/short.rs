@@ -10,7 +10,7 @@ use crate::nft::glance;
 use crate::probe::{Ticket, Tool, Word};
 use crate::sys::exec;
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 /// Becomes the backend, where nothing speaks against it. Comes back where more has to be looked at.
 pub fn pass_through(front: Front, called: &str, args: &[OsString]) -> Option<Infallible> {
@@ -29,27 +29,12 @@ pub fn pass_through(front: Front, called: &str, args: &[OsString]) -> Option<Inf
     exec::replace(program, front.argv0(called), args).ok()
 }
 
-/// The table that a command line means. `None`: its words are no text.
+/// The table that a command line means. `None`: that takes reading, or its words are no text.
 #[inline]
 fn table(args: &[OsString]) -> Option<&str> {
-    // As dockerd says it: `--wait -t TABLE …`, and no such option again.
-    if let [wait, option, table, rest @ ..] = args
-        && wait == "--wait"
-        && option == "-t"
-        && !rest.iter().any(|word| may_name_table(word))
-    {
-        return table.to_str();
+    if !args.iter().all(|arg| arg.to_str().is_some()) {
+        return None;
     }
-    let words: Vec<&str> = args.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
-    Some(iptables::peek_table(words.into_iter()).unwrap_or(DEFAULT_TABLE))
-}
-
-/// Whether the word could be one of the many ways to say `-t` (`--tab`, `-nt`).
-#[inline]
-fn may_name_table(word: &OsStr) -> bool {
-    match word.as_encoded_bytes() {
-        [b'-', b'-', rest @ ..] => rest.first() == Some(&b't'),
-        [b'-', rest @ ..] => rest.contains(&b't'),
-        _ => false,
-    }
+    let meant = iptables::plain_table(args.iter().filter_map(|arg| arg.to_str()))?;
+    Some(meant.unwrap_or(DEFAULT_TABLE))
 }

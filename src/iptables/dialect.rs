@@ -54,6 +54,7 @@ impl Dialect {
         match error {
             Error::Parameter(text) => format!("{prefix}: {text}\n{tried}"),
             Error::BareParameter(text) => format!("{text}\n{tried}"),
+            Error::WrongFamily => tried,
             Error::Table(table) => format!("{program}: {}\n", self.table_text(*table)),
             Error::Version(text) => {
                 format!("{prefix}: {text}\nPerhaps {program} or your kernel needs to be upgraded.\n")

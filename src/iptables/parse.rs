@@ -114,6 +114,36 @@ pub fn peek_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<&'a str
     table
 }
 
+/// Which table a command line means, where that takes no reading: `None` where a word might be another option's value or
+/// another way to say `-t`.
+#[inline]
+pub fn plain_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<Option<&'a str>> {
+    let mut table = None;
+    while let Some(word) = args.next() {
+        match word {
+            "-w" | "--wait" if table.is_none() => {}
+            "-t" | "--table" if table.is_none() => table = Some(args.next()?),
+            _ if may_name_table(word) => return None,
+            // Behind any other word `-t` could be that word's value.
+            _ => return (!args.any(may_name_table)).then_some(table),
+        }
+    }
+    Some(table)
+}
+
+/// Whether the word could be one of the ways to say `-t` (`--tab`, `-nt`, `-tnat`).
+#[inline]
+fn may_name_table(word: &str) -> bool {
+    match word.as_bytes() {
+        [b'-', b'-', name @ ..] => {
+            let name = name.split(|byte| *byte == b'=').next().unwrap_or_default();
+            !name.is_empty() && b"table".starts_with(name)
+        }
+        [b'-', letters @ ..] => letters.contains(&b't'),
+        _ => false,
+    }
+}
+
 /// Whether the long option is one of those whose value must not be taken for an option.
 fn takes_word(name: &str) -> bool {
     matches!(name, "comment" | "log-prefix" | "nflog-prefix")
@@ -380,18 +410,12 @@ impl<'a> Parser<'a> {
             '4' | '6' => {
                 let other = if letter == '4' { Family::V6 } else { Family::V4 };
                 if self.family == other {
-                    return Err(self.wrong_family());
+                    return Err(Error::WrongFamily);
                 }
             }
             _ => return Err(parameter(format!("unknown option \"-{letter}\""))),
         }
         Ok(false)
-    }
-
-    fn wrong_family(&self) -> Error {
-        let program = self.family.program();
-        let stderr = format!("Try `{program} -h' or '{program} --help' for more information.\n");
-        Error::Verbatim { stderr, code: 2 }
     }
 
     fn refuse_bang(&self, inverted: bool, option: &str) -> Result<(), Error> {

@@ -302,7 +302,7 @@ mod tests {
         let mut backend = Backend::new(Variant::Legacy, (1, 8, 9));
         backend.set_program(Family::V4, Tool::Command, PathBuf::from("/usr/sbin/iptables-legacy"));
         backend.set_program(Family::V6, Tool::Save, PathBuf::from("/usr/sbin/ip6tables-legacy-save"));
-        let mut snapshot = Snapshot { backend: Some(backend), nf_tables: true, abilities: Vec::new() };
+        let mut snapshot = Snapshot { backend: Some(backend), nf_tables: true, ..Snapshot::default() };
         let missing = Ability::Missing { why: "not built".to_owned() };
         snapshot.set_ability(Family::V4, "raw", CarrierKind::Backend, missing);
         snapshot.set_ability(Family::V6, "raw", CarrierKind::Nft, Ability::Able);

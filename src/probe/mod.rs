@@ -13,6 +13,7 @@ mod report;
 mod ticket;
 mod trial;
 
+pub use backends::NESTED_VARIABLE;
 pub use choice::{backend_holds, holds};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
@@ -139,6 +140,8 @@ pub struct Snapshot {
     pub backend: Option<Backend>,
     /// Whether the kernel has nf_tables at all: if not, no request need be made to find out what it holds.
     pub nf_tables: bool,
+    /// Whether no backend was found, but something that might be one could not be asked.
+    pub doubtful: bool,
     abilities: Vec<Entry>,
 }
 
@@ -240,7 +243,8 @@ fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
     let found = backends::find(config);
     let tests = try_all(config, &found.backends, &kernel);
     let choice = choice::choose(config, &found.backends, &tests.trials);
-    let snapshot = summarise(&found.backends, &tests, choice.as_ref(), &kernel);
+    let mut snapshot = summarise(&found.backends, &tests, choice.as_ref(), &kernel);
+    snapshot.doubtful = found.uncertain && found.backends.is_empty();
     let findings = report::Findings {
         kernel: &kernel,
         backends: &found.backends,
@@ -310,8 +314,8 @@ fn summarise(found: &[Backend], tests: &Tests, choice: Option<&Choice>, kernel: 
     let chosen = choice.and_then(|choice| found.iter().position(|backend| backend.variant == choice.variant));
     let trial = chosen.and_then(|chosen| tests.trials.get(chosen));
     let backend = chosen.and_then(|chosen| found.get(chosen));
-    let mut snapshot =
-        Snapshot { backend: backend.cloned(), nf_tables: has_nf_tables(&tests.nf_tables), abilities: Vec::new() };
+    let nf_tables = has_nf_tables(&tests.nf_tables);
+    let mut snapshot = Snapshot { backend: backend.cloned(), nf_tables, ..Snapshot::default() };
     let tables = || rules::tables().iter();
     for (family, table) in Family::ALL.into_iter().flat_map(|family| tables().map(move |table| (family, table))) {
         let is_untried = trial.is_some_and(|trial| trial.ability(family, &table.name).is_none());

@@ -32,6 +32,13 @@ pub fn restore_sigpipe() {
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
+/// Has the kernel keep what becomes of children until it is asked for. Ignored signals are inherited, and with SIGCHLD
+/// ignored nobody's exit code can be had (waitpid(2)).
+pub fn restore_sigchld() {
+    // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
 /// Replaces this process by `program`: same pid, descriptors, standard streams and signals.
 ///
 /// Returns only on failure, with what execve(2) said.
