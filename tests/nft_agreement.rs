@@ -6,6 +6,9 @@
 #[path = "agreement/headers.rs"]
 mod headers;
 
+#[path = "agreement/programs.rs"]
+mod programs;
+
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
 use std::process::{Command, Stdio};

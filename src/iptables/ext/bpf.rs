@@ -455,7 +455,7 @@ impl Extension for Bpf {
         machine.follow(start)?;
         let mut alternatives = Vec::new();
         for path in &machine.paths {
-            alternatives.extend(path.alternatives(context.whole)?);
+            alternatives.extend(path.alternatives(context)?);
         }
         match alternatives.len() {
             0 => refused("matches no packet at all"),

@@ -331,7 +331,7 @@ impl Extension for U32 {
         };
         let mut alternatives = Vec::new();
         for path in paths {
-            alternatives.extend(path.alternatives(context.whole)?);
+            alternatives.extend(path.alternatives(context)?);
         }
         match alternatives.is_empty() {
             true => Err(Refusal::new("--u32", "matches no packet at all")),

@@ -3,12 +3,16 @@
 
 #![forbid(unsafe_code)]
 
+use super::RuleContext;
 use crate::error::Refusal;
 use crate::family::Family;
 use crate::nft::expr::{Alternative, Base, Element, Expr, Field, Key, Match, Op, Value};
 
 /// The least and the greatest length of an IPv4 header, in words of four bytes (RFC 791, 3.1).
 const IHL: std::ops::RangeInclusive<u16> = 5..=15;
+
+/// Length of the packet's first word in bytes; no packet is shorter.
+const WORD: u16 = 4;
 
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,13 +216,23 @@ impl Word {
     }
 }
 
-/// Ranges in order without overlap, only as many as can be told apart under `mask`.
+/// The distance between the numbers that a mask leaves, at least.
+fn step(mask: u32) -> u32 {
+    mask & mask.wrapping_neg()
+}
+
+/// Ranges in order without overlap, their ends the nearest numbers within that `mask` may leave: nft writes the ends
+/// without what the mask takes away.
 fn joined(mut ranges: Vec<(u32, u32)>, mask: u32) -> Vec<(u32, u32)> {
+    let step = step(mask).max(1);
     ranges.sort_unstable();
     let mut out: Vec<(u32, u32)> = Vec::new();
-    for (first, last) in ranges.into_iter().filter(|(first, _)| *first <= mask) {
+    for (first, last) in ranges {
+        let Some(first) = first.checked_next_multiple_of(step) else { continue };
+        let last = (last - last % step).min(mask);
         match out.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ if first > last => {}
+            Some((_, end)) if first <= end.saturating_add(step) => *end = last.max(*end),
             _ => out.push((first, last)),
         }
     }
@@ -230,18 +244,16 @@ fn bytes(number: u32, len: u16) -> Vec<u8> {
 }
 
 fn value(ranges: &[(u32, u32)], len: u16) -> Value {
-    let max = (1u64 << (8 * len)) - 1;
-    let clamp = |last: u32| u64::from(last).min(max) as u32;
     let bytes = |number| bytes(number, len);
     match ranges {
-        [(one, last)] if *one == clamp(*last) => Value::Bytes(bytes(*one)),
-        [(first, last)] => Value::Range(bytes(*first), bytes(clamp(*last))),
+        [(one, last)] if one == last => Value::Bytes(bytes(*one)),
+        [(first, last)] => Value::Range(bytes(*first), bytes(*last)),
         several => Value::Set(
             several
                 .iter()
-                .map(|(first, last)| match clamp(*last) {
-                    last if last == *first => Element::One(bytes(*first)),
-                    last => Element::Range(bytes(*first), bytes(last)),
+                .map(|(first, last)| match last == first {
+                    true => Element::One(bytes(*first)),
+                    false => Element::Range(bytes(*first), bytes(*last)),
                 })
                 .collect(),
         ),
@@ -263,7 +275,22 @@ pub enum Step {
     Holds(Condition),
 }
 
+/// The protocol that the rule itself is for.
+fn named_protocol(context: &RuleContext<'_>) -> Option<u8> {
+    let protocol = context.protocol;
+    (protocol.number != 0 && !protocol.inverted).then_some(protocol.number)
+}
+
 impl Step {
+    /// What it wants the protocol to be that the IP header names (RFC 791, 3.1; RFC 8200, 3).
+    fn protocol(&self, family: Family) -> Option<u8> {
+        let Step::Holds(Condition { read, mask, op: Op::Eq, value: Value::Bytes(value) }) = self else { return None };
+        let place: u16 = if family == Family::V4 { 9 } else { 6 };
+        let index = usize::from(place.checked_sub(read.offset)?);
+        let whole = bytes(*mask, read.len).get(index) == Some(&0xff);
+        value.get(index).copied().filter(|_| whole && read.start == Start::Network)
+    }
+
     /// Whether it holds of no fragment but the first: the offset in the seventh and eighth byte of the IPv4 header is 0.
     fn excludes_later_fragments(&self) -> bool {
         let Step::Holds(Condition { read, mask, op: Op::Eq, value: Value::Bytes(value) }) = self else { return false };
@@ -288,7 +315,13 @@ impl Path {
 
     /// As matches. With `whole` no later fragment meets the rule; else what lies behind the IPv4 header is read at a
     /// fixed place for each length that the header can have, as nf_tables knows no transport header there.
-    pub fn alternatives(&self, whole: bool) -> Result<Vec<Alternative>, Refusal> {
+    pub fn alternatives(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
+        let whole = context.whole;
+        if let Some(wanted) = named_protocol(context)
+            && self.steps.iter().any(|step| step.protocol(context.place.family).is_some_and(|found| found != wanted))
+        {
+            return Err(Refusal::new("-p", "nft does not read back a rule that looks for another protocol as well"));
+        }
         if !self.reads_behind() {
             return self.at(None).map(|alternative| vec![alternative]);
         }
@@ -314,9 +347,11 @@ impl Path {
     }
 
     fn at(&self, behind: Option<Behind>) -> Result<Alternative, Refusal> {
-        // A read needs no test of its own where a comparison of the same bytes follows.
+        // A read needs no test of its own where bytes up to its end are compared.
         let compared = |read: &Read| {
-            self.steps.iter().any(|step| matches!(step, Step::Holds(condition) if condition.read == *read))
+            let ends = |of: Read| (of.start, of.offset.saturating_add(of.len));
+            let up_to_end = |condition: &Condition| ends(condition.touched().0) == ends(*read);
+            self.steps.iter().any(|step| matches!(step, Step::Holds(condition) if up_to_end(condition)))
         };
         let mut exprs = Vec::new();
         for step in &self.steps {
@@ -365,25 +400,58 @@ impl Read {
 }
 
 impl Condition {
+    /// The bytes that the mask leaves something of, from the first to the last.
+    fn touched(&self) -> (Read, std::ops::Range<usize>) {
+        let mask = bytes(self.mask, self.read.len);
+        let first = mask.iter().position(|byte| *byte != 0).unwrap_or(0);
+        let end = mask.iter().rposition(|byte| *byte != 0).map_or(mask.len(), |last| last + 1);
+        let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let offset = self.read.offset.saturating_add(count(first));
+        (Read { offset, len: count(end - first), ..self.read }, first..end)
+    }
+
+    /// It compares no more bytes than it needs, as nft does when it reads back what it lists.
     fn expr(&self, behind: Option<Behind>) -> Result<Expr, Refusal> {
-        let key = self.read.key(behind)?;
-        let all = (1u64 << (8 * self.read.len)) - 1;
-        let whole = u64::from(self.mask) & all == all;
+        let (mut read, kept) = self.touched();
+        let cut = |bytes: &[u8]| bytes.get(kept.clone()).unwrap_or_default().to_vec();
+        let mut mask = cut(&bytes(self.mask, self.read.len));
         let (op, value) = match (self.op, &self.value) {
-            (Op::Ne, Value::Bytes(one)) => (Op::Eq, all_but(one, all as u32)),
+            (Op::Ne, Value::Bytes(one)) => (Op::Eq, all_but(one, self.mask)),
             (op, value) => (op, value.clone()),
         };
-        let mask = (!whole).then(|| bytes(self.mask, self.read.len));
-        Ok(Expr::Match(Match { key, mask, op, value }))
+        let mut value = match value {
+            Value::Bytes(one) => Value::Bytes(cut(&one)),
+            Value::Range(first, last) => Value::Range(cut(&first), cut(&last)),
+            Value::Set(elements) => Value::Set(
+                elements
+                    .iter()
+                    .map(|element| match element {
+                        Element::One(one) => Element::One(cut(one)),
+                        Element::Range(first, last) => Element::Range(cut(first), cut(last)),
+                    })
+                    .collect(),
+            ),
+        };
+        // nft up to at least 1.0.6 takes the end of one to three bytes for a prefix of a field of the IPv6 header, which
+        // it cannot read back; of a word it does not.
+        let in_first_word = read.start == Start::Network && read.offset == 0 && read.len < WORD;
+        if let (true, Op::Eq, Value::Bytes(one)) = (in_first_word, op, &mut value) {
+            read.len = WORD;
+            mask.resize(usize::from(WORD), 0);
+            one.resize(usize::from(WORD), 0);
+        }
+        let key = read.key(behind)?;
+        let whole = mask.iter().all(|byte| *byte == 0xff);
+        Ok(Expr::Match(Match { key, mask: (!whole).then_some(mask), op, value }))
     }
 }
 
 /// What remains without one number. nft up to at least 1.0.6 lists `!=` of bytes that are several fields of a header as
 /// `!=` of each, which is less.
-fn all_but(one: &[u8], max: u32) -> Value {
+fn all_but(one: &[u8], mask: u32) -> Value {
     let number = one.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte));
-    let below = number.checked_sub(1).map(|last| (0, last));
-    let above = number.checked_add(1).filter(|first| *first <= max).map(|first| (first, max));
+    let below = number.checked_sub(step(mask)).map(|last| (0, last));
+    let above = number.checked_add(step(mask)).filter(|first| *first <= mask).map(|first| (first, mask));
     let ranges: Vec<(u32, u32)> = below.into_iter().chain(above).collect();
     value(&ranges, u16::try_from(one.len()).unwrap_or_default())
 }
@@ -526,6 +594,16 @@ mod tests {
         });
         compare(&["-m", "u32", "!", "--u32", "0>>24=0x47:0xffff&&1>>24=1,17:255"], |packet| {
             !(packet[0] >= 0x47 && matches!(packet[1], 1 | 17..))
+        });
+        compare(&["-m", "u32", "!", "--u32", "0>>24=0x47"], |packet| packet[0] != 0x47);
+        compare(&["-m", "u32", "!", "--u32", "0>>24&0xf=6"], |packet| packet[0] & 0xf != 6);
+        compare(&["-m", "u32", "!", "--u32", "0>>16&0x3=1"], |packet| packet[1] & 3 != 1);
+        compare(&["-m", "u32", "!", "--u32", "0&0x0f010000=0x06000000"], |packet| {
+            first(packet) & 0x0f01_0000 != 0x0600_0000
+        });
+        compare(&["-m", "u32", "--u32", "12&0xffff0000=0x1000000:0xffffffff"], |packet| packet[12] >= 1);
+        compare(&["-m", "u32", "--u32", "0>>22&0x3C@12>>16=0x0010"], |packet| {
+            word(packet, behind(packet) + 12).is_some_and(|word| word >> 16 == 0x10)
         });
         compare(&["-m", "u32", "--u32", "0>>22&0x3C@0>>16=0:0x0fff&&0>>22&0x3C@1=0:0x10ffffff"], |packet| {
             let at = behind(packet);
