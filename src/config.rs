@@ -240,7 +240,7 @@ pub fn load_from(path: &Path) -> (Config, Option<ConfigError>) {
 }
 
 /// Where the configuration is for this caller.
-#[inline]
+#[inline(always)]
 pub fn path() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     match named {

@@ -16,8 +16,7 @@ use crate::config::{self, CarrierChoice, CarrierKind, Config};
 use crate::family::Family;
 use crate::plan;
 use crate::rules;
-use crate::sys::store;
-use nix::sys::stat::stat;
+use crate::sys::{mark, store};
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
@@ -197,17 +196,7 @@ const MARK: usize = 7 * 8;
 
 #[inline(always)]
 fn mark_of(path: &CStr) -> [u8; MARK] {
-    let Ok(stat) = stat(path) else { return [0; MARK] };
-    #[allow(clippy::unnecessary_cast, reason = "the C library's types differ between platforms")]
-    join([
-        stat.st_dev as i64,
-        stat.st_ino as i64,
-        stat.st_size as i64,
-        stat.st_mtime as i64,
-        stat.st_mtime_nsec as i64,
-        stat.st_ctime as i64,
-        stat.st_ctime_nsec as i64,
-    ])
+    join(mark::numbers(path))
 }
 
 /// The same from its text.

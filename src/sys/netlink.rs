@@ -32,6 +32,7 @@ impl Socket {
     ///
     /// # Errors
     /// EPROTONOSUPPORT where the kernel lacks the protocol, EMFILE and the like.
+    #[inline]
     pub fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         Ok(Self { fd, send_space: DEFAULT_SEND_SPACE })
@@ -49,6 +50,7 @@ impl Socket {
     ///
     /// # Errors
     /// EMSGSIZE when the buffer cannot be made large enough: nothing was sent then.
+    #[inline]
     pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.make_room(request.len());
         loop {
@@ -65,6 +67,7 @@ impl Socket {
     ///
     /// # Errors
     /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false; EMSGSIZE when it did not fit.
+    #[inline]
     pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
         let waiting = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
         loop {

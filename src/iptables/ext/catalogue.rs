@@ -208,15 +208,11 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
     not("rateest", "the estimators belong to xt_RATEEST"),
     not("recent", "its lists live in /proc/net/xt_recent, where others read and write them"),
     not("set", "a copy of an ipset would miss its next change"),
-    not("srh", "not yet carried"),
     not("srh", "compares one field of the header with another"),
     not("standard", "not a match that can be asked for by name"),
     not("string", "nf_tables does not search a packet's content"),
     not("tcpmss", "nf_tables stops at the first option of a kind, xt passes over malformed ones"),
     not("time", "nft lists times in the local time zone and cannot read all of them back as the same"),
-    not("u32", "not yet carried"),
-    not("tos", "not yet carried"),
-    not("ttl", "not yet carried"),
     not("unclean", "gone from the kernel since 2.6"),
 ];
 
@@ -237,7 +233,7 @@ pub const OTHER_TARGETS: &[NotCarried] = &[
     not("SET", "an ipset is changed by xt_SET alone"),
     not("SNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("SYNPROXY", "in IPv6, nft_synproxy takes the checksum for an IPv4 packet's and drops nearly all"),
-    not("TCPMSS", "not yet carried"),
+    not("TCPMSS", "adds the option where it is missing, which nf_tables does not"),
     not("ULOG", "gone from the kernel since 3.17: NFLOG"),
 ];
 
@@ -298,6 +294,19 @@ This page is made of the tables that the program itself uses (`src/iptables/ext/
         let _ = writeln!(out, "| | native form | what is refused or differs | kernel options |\n|---|---|---|---|");
         for (_, row) in rows {
             let _ = writeln!(out, "{row}");
+        }
+    }
+
+    #[test]
+    fn no_extension_is_told_of_twice() {
+        for (known, others) in [(MATCHES, OTHER_MATCHES), (TARGETS, OTHER_TARGETS)] {
+            let mut seen = std::collections::BTreeSet::new();
+            let carried = known.iter().map(|known| (known.name, known.family));
+            for name in carried.chain(others.iter().map(|other| (other.name, None))) {
+                assert!(seen.insert(name), "{name:?}");
+                assert!(name.1.is_none() || !seen.contains(&(name.0, None)), "{name:?}");
+            }
+            assert!(others.iter().all(|other| other.why != "not yet carried"));
         }
     }
 
