@@ -322,7 +322,6 @@ mod tests {
             assert_eq!(guards(family, "-p tcp --dport 80"), [1]);
             assert_eq!(guards(family, "-p tcp --tcp-flags SYN SYN --sport 1 --dport 2"), [1]);
             assert_eq!(guards(family, "-p udp -m udp"), [1]);
-            assert_eq!(guards(family, "-p udp -m socket --nowildcard"), [1]);
             assert_eq!(guards(family, "-p udp -m multiport --ports 1,2"), [1, 1]);
             assert_eq!(guards(family, "-p tcp"), [0]);
             assert_eq!(guards(family, "-m length --length 500"), [0]);

@@ -183,10 +183,10 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 31] = [
+const SAMPLES: [&str; 30] = [
     "counter", "match", "set", "exthdr", "ct", "ct-mark", "ct-label", "shift", "write", "map", "priority", "strip",
-    "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "socket", "realm",
-    "ipsec", "xfrm", "queue", "dup", "tproxy", "synproxy",
+    "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "realm", "ipsec",
+    "xfrm", "queue", "dup", "tproxy", "synproxy",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -235,7 +235,6 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
             vec![matching(key, Op::Eq, Value::Bytes(vec![0; 4]))]
         }
         "quota" => vec![Expr::Quota { bytes: 1, over: true }],
-        "socket" => vec![matching(Key::Circumstance(Circumstance::Transparent), Op::Eq, Value::Bytes(vec![1]))],
         "realm" => vec![matching(Key::Circumstance(Circumstance::Realm), Op::Eq, Value::Bytes(vec![0; 4]))],
         "ipsec" => vec![matching(Key::Meta(Meta::Ipsec), Op::Eq, Value::Bytes(vec![1]))],
         "xfrm" => {

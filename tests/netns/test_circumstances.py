@@ -40,7 +40,7 @@ FORMS = {
         "POSTROUTING": ("--uid-owner root",),
     },
     "rpfilter": {"PREROUTING": ("--loose", "--loose --validmark", "--loose --accept-local", "--loose --invert", "--invert --accept-local --validmark --loose")},
-    "socket": {"PREROUTING": ("--nowildcard", "--transparent --nowildcard", "--nowildcard --transparent"), "INPUT": ("--nowildcard",)},
+    "socket": {},
 }
 # Rules that the original refuses, and so does ours, in the same words.
 ERRORS = {
@@ -214,58 +214,14 @@ def test_owner_of_nothing(carried, family):
         assert b"-A" not in carried.call(subject, place, [FRONT[family], "-S"]).out
 
 
-@FAMILIES
-@pytest.mark.parametrize("bound", ("address", "any"))
-def test_socket(scene, family, bound):
-    """A transparent socket, a plain one, and a port where nobody listens."""
-    front, to = FRONT[family], HERE[family]
-    made = []
-    for host in scene.hosts:
-        with host.place.entered():
-            for port, transparent in ((2000, True), (2001, False)):
-                sock = socket.socket(p.FAMILY[family], socket.SOCK_DGRAM)
-                if transparent:
-                    sock.setsockopt(*((socket.IPPROTO_IPV6, 75) if family == 6 else (socket.IPPROTO_IP, 19)), 1)  # IP(V6)_TRANSPARENT
-                sock.bind((to["target"] if bound == "address" else {4: "0.0.0.0", 6: "::"}[family], port))
-                made.append(sock)
-    transparent, plain, none = (p.udp(dport=port, **to) for port in (2000, 2001, 2002))
-    for table, chain in (("mangle", "PREROUTING"), ("filter", "INPUT")):
-        scene.meets(front, table, chain, "-p udp -m socket --nowildcard -j DROP", [transparent, plain], [none])
-        scene.meets(front, table, chain, "-p udp -m socket --nowildcard --transparent -j DROP", [transparent], [plain, none])
-    for sock in made:
-        sock.close()
-
-
-def test_no_socket_for_later_fragments(carried):
-    """What a later fragment holds is not taken for ports, whoever listens there."""
-    _, place = carried.places[-1]
-    wire = p.Wire(place)
-    with place.entered():
-        listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        listening.bind((p.OURS4, 2000))
-    subject = carried.subject
-    assert carried.call(subject, place, ["iptables", "-t", "mangle", "-A", "PREROUTING", "-p", "udp", "-m", "socket", "--nowildcard"]).rc == 0
-    looks_like_a_header = p.udp(dport=2000, target=p.OURS4)[20:]
-    for packet, counted in ((p.ip(17, looks_like_a_header, p.PEER4, p.OURS4, more=True), 1), (p.ip(17, looks_like_a_header, p.PEER4, p.OURS4, fragment=9), 1), (p.udp(dport=2000), 2)):
-        wire.send(packet)
-        assert f"-c {counted} ".encode() in carried.call(subject, place, ["iptables", "-t", "mangle", "-vS", "PREROUTING"]).out.splitlines()[-1]
-    listening.close()
-    wire.close()
-
-
-def test_socket_of_a_connection_being_made(scene):
-    """The last packet of the handshake belongs to a socket that is not whole yet, and is met all the same."""
-    made = []
-    for host in scene.hosts:
-        with host.place.entered():
-            made.append(p.listener(4, 80, p.OURS4))
-    scene.run("iptables -t mangle -A PREROUTING -p tcp -m socket --nowildcard", 0)
-    for host in scene.hosts:
-        for flags in (0x02, 0x10):
-            host.send(p.tcp(dport=80, flags=flags, **HERE[4]), "left", 0)  # what is answered differs in its numbers
-    assert scene.counts("iptables", "mangle", "PREROUTING") == [2, 2]
-    for sock in made:
-        sock.close()
+@pytest.mark.parametrize("front", FRONT.values())
+def test_socket_is_refused(carried, front):
+    """xt puts fragments together for it, nft does not: what drops by length would let fragments through."""
+    subject, place = carried.subject, carried.places[-1][1]
+    for rule in ("", "--nowildcard", "--transparent --nowildcard", "--restore-skmark"):
+        answer = carried.call(subject, place, [front, "-t", "mangle", "-A", "PREROUTING", "-m", "socket", *rule.split(), "-j", "DROP"])
+        assert answer.rc != 0 and b"does not put fragments together" in answer.err, answer
+    assert b"-A" not in carried.call(subject, place, [front, "-t", "mangle", "-S"]).out
 
 
 @FAMILIES

@@ -23,7 +23,8 @@ pub struct Known {
     pub family: Option<Family>,
     /// Makes it.
     pub make: Make,
-    /// Its native form, in a few words of nft syntax; for a second name of another extension, that one's name in `=NAME`.
+    /// Its native form, in a few words of nft syntax; for a second name of another extension, that one's name in `=NAME`;
+    /// empty where it is read and checked, and then always refused.
     pub form: &'static str,
     /// What for some packets or options is refused or differs all the same; may be empty.
     pub limits: &'static str,
@@ -72,8 +73,7 @@ const BY_LAST_BYTE: &str = "a packet that uses the quota up to its last byte mat
 const OWNERLESS: &str =
     "refused where packets without an owner would match: `!` alone, --socket-exists; and --suppl-groups";
 const NEAREST: &str = "in IPv6 only with --loose; routing rules for one protocol alone are not heeded alike";
-const WILDCARD: &str =
-    "only with --nowildcard, without --restore-skmark; later fragments match only where something else joins them";
+const FRAGMENTS: &str = "nft's socket does not put fragments together, as xt's does";
 
 /// Seen with kernel 6.18: xt drops whatever is shorter than its struct of the header, iptables-nft's own `tcp` and `udp` do
 /// as we do.
@@ -86,6 +86,9 @@ const DCCP: &str =
     "`--dccp-option` is refused: nf_tables steps from option to option in another way; cut short as `tcp`";
 
 const SHIFTED: &str = "no shift of ports (`a-b/base`), no reversed range, no ports for `! -p`";
+
+const ECN: &str =
+    "`--ecn-tcp-*` does not match later fragments, of which xt reads the bytes without `-m tcp`; cut short as `tcp`";
 
 const EXTENSION_OPTIONS: &str = "options of the header are refused; cut short as `tcp`";
 const ROUTING: &str = "more than two addresses and `--rt-0-not-strict` are refused; cut short as `tcp`";
@@ -116,7 +119,7 @@ pub const MATCHES: &[Known] = &[
         .but(TRUNCATED),
     only(Family::V6, "hbh", hbh::new, "exthdr hbh, hbh hdrlength", &["nft-exthdr"]).but(EXTENSION_OPTIONS),
     both("dscp", dscp::new_match, "ip dscp, ip6 dscp", &[]),
-    both("ecn", ecn::new_match, "tcp flags & ecn, ip ecn, ip6 ecn", &[]).but(TRUNCATED),
+    both("ecn", ecn::new_match, "tcp flags & ecn, ip ecn, ip6 ecn", &[]).but(ECN),
     both("helper", helper::new, "ct helper", &["nft-ct"])
         .but("not inverted: connections whose helper has gone are not told from others"),
     only(Family::V6, "hl", ttl::hl_match, "ip6 hoplimit", &[]),
@@ -138,7 +141,7 @@ pub const MATCHES: &[Known] = &[
     both("quota", quota::new, "quota", &["nft-quota"]).but(BY_LAST_BYTE),
     only(Family::V4, "realm", realm::new, "rt classid", &["nft-realm"]),
     both("rpfilter", rpfilter::new, "fib saddr . iif oif, fib saddr type", &["nft-fib", "nft-set"]).but(NEAREST),
-    both("socket", socket::new, "socket transparent", &["nft-socket"]).but(WILDCARD),
+    both("socket", socket::new, "", &[]).but(FRAGMENTS),
     only(Family::V6, "rt", rt::new, "rt type, rt seg-left, rt hdrlength, srh sid", &["nft-exthdr"]).but(ROUTING),
     both("sctp", sctp::new, "sctp sport, sctp dport", &[]).but(SCTP),
     both("state", conntrack::state, "=conntrack", &["nft-ct"]),
@@ -185,7 +188,10 @@ pub const TARGETS: &[Known] = &[
     only(Family::V4, "TPROXY", tproxy::v4, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
     only(Family::V6, "TPROXY", tproxy::v6, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
     both("TCPOPTSTRIP", tcpoptstrip::new, "reset tcp option", &["nft-strip"])
-        .but("a packet with an option that is cut short is dropped"),
+        .but(
+            "a packet with an option that is cut short is dropped; one that ends before its TCP header does is passed on, \
+             where xt drops it",
+        ),
     both("TOS", tos::new_target, "ip dscp set, ip ecn set", &["nft-write"])
         .but("not `--xor-tos` and what else flips bits: nft has no words for it"),
     both("TRACE", trace::new, "meta nftrace set 1", &[]),
@@ -280,6 +286,7 @@ This page is made of the tables that the program itself uses (`src/iptables/ext/
             };
             let form = match known.form.strip_prefix('=') {
                 Some(other) => format!("as `{other}`"),
+                None if known.form.is_empty() => "not carried".to_owned(),
                 None => format!("`{}`", known.form),
             };
             let row = format!("| `{}`{family} | {form} | {} | {} |", known.name, known.limits, options(known));

@@ -1,16 +1,13 @@
 //! `-m socket`: there is a socket for the packet.
 //!
-//! nf_tables can be asked whether that socket is a transparent one, which has an answer only if there is one. Whether it
-//! is bound to every address has an answer only for sockets of whole connections, where xt_socket also takes those that
-//! are being made or closed.
+//! Read and checked as iptables does, and then refused: xt_socket asks for fragments to be put together before anything
+//! else sees them, nft's `socket` does not, and a rule that drops what is too long would let its fragments through.
 
 #![forbid(unsafe_code)]
 
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext};
 use crate::error::{Error, Refusal};
-use crate::iptables::translate::matching;
-use crate::nft::circumstance::Circumstance;
-use crate::nft::expr::{Alternative, Expr, Key, Match, Op, Value};
+use crate::nft::expr::Alternative;
 
 const TRANSPARENT: u8 = 0;
 const NO_WILDCARD: u8 = 1;
@@ -75,20 +72,7 @@ impl Extension for Socket {
     }
 
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
-        if self.has(RESTORE) {
-            let why = "nft cannot list a rule that takes the mark of a socket so that it can be read again";
-            return Err(Refusal::new("--restore-skmark", why));
-        }
-        if !self.has(NO_WILDCARD) {
-            let why = "without --nowildcard, nf_tables passes over connections that are being made or closed";
-            return Err(Refusal::new("-m socket", why));
-        }
-        let key = Key::Circumstance(Circumstance::Transparent);
-        let test = match self.has(TRANSPARENT) {
-            true => matching(key, false, Value::Bytes(vec![1])),
-            false => Expr::Match(Match { key, mask: None, op: Op::Ge, value: Value::Bytes(vec![0]) }),
-        };
-        Ok(vec![vec![test]])
+        Err(Refusal::new("-m socket", "nft's socket does not put fragments together, as xt's does"))
     }
 
     fn boxed(&self) -> Box<dyn Extension> {
