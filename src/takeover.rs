@@ -5,13 +5,14 @@
 
 use crate::carrier::Carrier;
 use crate::carrier::nft::NftCarrier;
-use crate::carrier::takeover::{Saved, Taken};
+use crate::carrier::takeover::{EMPTYING, HANDING, Picture, Saved, Taken};
 use crate::error::{Error, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::{self, Backend, Snapshot, Tool, backend_name};
 use crate::sys::exec;
 use crate::sys::lock::XtablesLock;
+use crate::sys::{sandbox, xtables};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::OsString;
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Before that version iptables-legacy has its lock where it has it, and cannot be started by one who holds it.
 const LOCKFILE_SINCE: (u16, u16, u16) = (1, 8, 6);
+
+/// How long the backend may take to show what it makes of what it prints.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// How often a ruleset that changes meanwhile is read again.
 const ATTEMPTS: usize = 20;
@@ -82,7 +86,9 @@ impl Owner<'_> {
     /// What stands against it.
     pub fn survey(&self) -> Result<(), Obstacle> {
         let saved = self.saved()?;
-        self.carrier()?.could_take(&saved).map_err(stays)
+        let mut carrier = self.carrier()?;
+        carrier.could_take(&saved).map_err(stays)?;
+        Proof::default().compare(self, &mut carrier, &saved)
     }
 
     /// Makes ours what the backend holds of the table, and empties it there.
@@ -94,24 +100,48 @@ impl Owner<'_> {
     /// the next call finishes it.
     pub fn take_over(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
         match self.backend.variant {
-            Variant::Nft => self.take_from_nft(),
+            Variant::Nft => {
+                let _guard = self.guard(wait)?;
+                self.take_from_nft()
+            }
             Variant::Legacy => self.take_from_legacy(wait),
         }
     }
 
     fn take_from_nft(&self) -> Result<Taken, Obstacle> {
         let mut carrier = self.carrier()?;
+        let mut proof = Proof::default();
         for _ in 0..ATTEMPTS {
             let generation = carrier.generation()?;
+            if carrier.exists()? {
+                // Somebody else was faster; what the backend holds now is no business of ours.
+                return Ok(Taken::default());
+            }
             let saved = self.saved()?;
             if carrier.generation()? != generation {
                 continue;
             }
-            if let Some(taken) = carrier.take_from_nft(&saved, generation).map_err(stays)? {
+            let shown = proof.of(self, &saved)?;
+            if let Some(taken) = carrier.take_from_nft(&saved, shown, generation).map_err(stays)? {
                 return Ok(taken);
             }
         }
         Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
+    }
+
+    /// What its program makes of what it prints, in a network namespace that is thrown away.
+    fn shown(&self, saved: &Saved) -> Result<Picture, Obstacle> {
+        let tried = sandbox::enter(TRIAL, |_| {
+            self.restore(&["--counters"], &saved.file(self.table))?;
+            Picture::read(self.family, self.table).map_err(|error| Obstacle::Stays(reason(&error)))
+        });
+        let why = match tried {
+            Ok(Ok(picture)) => return Ok(picture),
+            Ok(Err(Obstacle::Stays(why))) => why,
+            Ok(Err(Obstacle::Fails(error))) => error.render(&self.dialect()).trim_end().to_owned(),
+            Err(error) => format!("there is no network namespace to try it in: {}", reason(&error)),
+        };
+        Err(Obstacle::Stays(format!("that {} shows all of it cannot be proven: {why}", self.name())))
     }
 
     fn take_from_legacy(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
@@ -125,20 +155,32 @@ impl Owner<'_> {
             return Ok(Taken::default());
         }
         let mut taken = Taken::default();
-        if self.holds() {
+        if self.holds() && carrier.bears(EMPTYING)? {
+            // What was taken may be gone from there, and what is there may be new.
+            match self.saved() {
+                Ok(saved) if carrier.equals(&saved).unwrap_or(false) => taken.lines.push(self.empty(&saved)?),
+                _ => taken.lines.push(format!("# {} holds other rules by now, which stay", self.name())),
+            }
+        } else if self.holds() {
             let saved = self.saved()?;
             taken = self.take_beside(&mut carrier, &saved)?;
-            self.restore(&[], &saved.emptied(self.table))?;
-            if self.holds() {
-                let text = format!("{} says that it has emptied {}, and has not", self.name(), self.table);
-                return Err(Obstacle::Fails(Error::Resource(text)));
-            }
-            taken.lines.push(format!("# {}-restore has emptied {}", self.family.program(), self.table));
+            carrier.set_mark(EMPTYING)?;
+            taken.lines.push(self.empty(&saved)?);
         }
         if carrier.is_unfinished()? {
             taken.lines.extend(carrier.finish()?);
         }
         Ok(taken)
+    }
+
+    /// Empties the backend's table, and says so.
+    fn empty(&self, saved: &Saved) -> Result<String, Obstacle> {
+        self.restore(&[], &saved.emptied(self.table))?;
+        if self.holds() {
+            let text = format!("{} says that it has emptied {}, and has not", self.name(), self.table);
+            return Err(Obstacle::Fails(Error::Resource(text)));
+        }
+        Ok(format!("# {}-restore has emptied {}", self.family.program(), self.table))
     }
 
     fn take_beside(&self, carrier: &mut NftCarrier, saved: &Saved) -> Result<Taken, Obstacle> {
@@ -150,15 +192,23 @@ impl Owner<'_> {
         Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
     }
 
-    /// Finishes what an earlier process was stopped in. Until then ours is not changed, so the backend's rules are the
-    /// table's: where they have become such that cannot be carried, ours goes.
+    /// Finishes what an earlier process was stopped in. Until then ours is not changed. Before the backend's table is
+    /// being emptied its rules are the table's, and where they have become such that cannot be carried, ours goes; from
+    /// then on ours are, whatever comes.
     ///
     /// # Errors
     /// As [`Owner::take_over`].
     pub fn finish(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
+        let mut carrier = self.carrier()?;
+        if carrier.bears(HANDING)? {
+            return self.undo_hand_back(wait).map_err(fails);
+        }
         if self.backend.variant == Variant::Legacy {
             return match self.take_from_legacy(wait) {
                 Err(Obstacle::Stays(why)) => {
+                    if carrier.bears(EMPTYING)? {
+                        return Err(Obstacle::Fails(Error::Resource(why)));
+                    }
                     if probe::holds(Variant::Legacy, self.family, self.table, false) {
                         self.carrier()?.remove(None)?;
                     }
@@ -181,38 +231,112 @@ impl Owner<'_> {
     /// What stands against it. Ours is in force then.
     pub fn hand_back(&self, wait: Option<Option<u32>>) -> Result<usize, Obstacle> {
         let mut carrier = self.carrier()?;
+        let _lock = self.lock_of_legacy(wait)?;
         let mut text = String::new();
         if !carrier.save(true, &mut text)? {
             return Ok(0);
         }
         let ours = Saved::find(&text, self.table).ok_or_else(|| unreadable(self.table))?;
-        let _lock = match self.backend.variant {
-            Variant::Legacy if self.backend.version >= LOCKFILE_SINCE => Some(lock(wait)?),
-            _ => None,
+        if let Some(line) = ours.torn() {
+            return Err(Obstacle::Stays(format!("no file can hold `{line}'")));
+        }
+        let given = !self.holds();
+        let done = match given {
+            true => {
+                carrier.set_mark(HANDING)?;
+                self.restore(&["--counters"], &text).and_then(|()| self.give_way(&mut carrier))
+            }
+            false => self.give_way(&mut carrier),
         };
-        let theirs = if self.holds() { Some(self.saved()?) } else { None };
-        let there = match theirs {
-            Some(theirs) => theirs,
-            None => match self.restore(&["--counters"], &text).and_then(|()| self.saved()) {
-                Ok(there) => there,
-                Err(obstacle) => {
-                    // It may have taken what it does not understand. That was empty before.
-                    let _ = self.restore(&[], &ours.emptied(self.table));
-                    return Err(obstacle);
-                }
-            },
-        };
+        if done.is_err() && given && carrier.exists()? {
+            // It was empty before, and may have taken what it does not understand.
+            self.empty(&ours)?;
+            carrier.finish()?;
+        }
+        done.map(|()| ours.rules())
+    }
+
+    /// Takes ours away if the backend holds the same.
+    fn give_way(&self, carrier: &mut NftCarrier) -> Result<(), Obstacle> {
+        let mut proof = Proof::default();
         for _ in 0..ATTEMPTS {
             let generation = carrier.generation()?;
-            if !carrier.equals(&there)? {
+            let there = self.saved()?;
+            if carrier.equals(&there)? {
+                proof.compare(self, carrier, &there)?;
+                if carrier.remove(Some(generation))?.is_some() {
+                    return Ok(());
+                }
+            } else if carrier.generation()? == generation {
                 let text = format!("{} holds other rules in {} than those that are carried", self.name(), self.table);
                 return Err(Obstacle::Stays(text));
             }
-            if carrier.remove(Some(generation))?.is_some() {
-                return Ok(ours.rules());
-            }
         }
         Err(Obstacle::Fails(Error::Resource("the ruleset changes faster than it can be given back".to_owned())))
+    }
+
+    /// Takes back from the backend what a hand-back that was stopped has given it; nothing where there was none.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn undo(&self) -> Result<(), Obstacle> {
+        match self.carrier()?.bears(HANDING)? {
+            true => self.undo_hand_back(None).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes back what the backend was given by a process that was stopped before ours went.
+    fn undo_hand_back(&self, wait: Option<Option<u32>>) -> Result<Taken, Obstacle> {
+        let _lock = self.lock_of_legacy(wait)?;
+        let mut carrier = self.carrier()?;
+        for _ in 0..ATTEMPTS {
+            let generation = carrier.generation()?;
+            if !carrier.bears(HANDING)? {
+                return Ok(Taken::default());
+            }
+            let mut lines = Vec::new();
+            if self.holds() {
+                match self.saved() {
+                    Ok(saved) if carrier.equals(&saved).unwrap_or(false) => {
+                        match self.backend.variant {
+                            Variant::Legacy => drop(self.empty(&saved)?),
+                            Variant::Nft if !carrier.empty_theirs(generation)? => continue,
+                            Variant::Nft => {}
+                        }
+                        lines.push(format!("# {} holds {} no more", self.name(), self.table));
+                    }
+                    _ if carrier.generation()? != generation => continue,
+                    _ => lines.push(format!("# {} holds other rules by now, which stay", self.name())),
+                }
+            }
+            lines.extend(carrier.finish()?);
+            return Ok(Taken { lines, rules: 0 });
+        }
+        Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
+    }
+
+    /// Keeps others from taking the table over while a change is passed on to the backend, where they would take any
+    /// lock for it.
+    ///
+    /// # Errors
+    /// Another holds it.
+    pub fn guard(&self, wait: Option<Option<u32>>) -> Result<Option<XtablesLock>, Error> {
+        if self.backend.version < LOCKFILE_SINCE {
+            return Ok(None);
+        }
+        match lock(wait) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Obstacle::Fails(error)) => Err(error),
+            Err(Obstacle::Stays(_)) => Ok(None),
+        }
+    }
+
+    fn lock_of_legacy(&self, wait: Option<Option<u32>>) -> Result<Option<XtablesLock>, Obstacle> {
+        match self.backend.variant {
+            Variant::Legacy if self.backend.version >= LOCKFILE_SINCE => lock(wait).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// What the backend holds of the table, with counters.
@@ -225,7 +349,18 @@ impl Owner<'_> {
             return Err(Obstacle::Stays(format!("{}-save says: {}", self.family.program(), said.trim_end())));
         }
         let strange = || format!("{} cannot read it itself", self.name());
-        Saved::find(&text, self.table).ok_or_else(|| Obstacle::Stays(strange()))
+        let saved = Saved::find(&text, self.table).ok_or_else(|| Obstacle::Stays(strange()))?;
+        if let Some(line) = saved.torn() {
+            return Err(Obstacle::Stays(format!("`{line}' is not a whole rule")));
+        }
+        if self.backend.variant == Variant::Legacy {
+            let entries = xtables::legacy_entries(self.family, self.table);
+            let entries = entries.map_err(|error| Obstacle::Stays(format!("ip_tables: {}", reason(&error))))?;
+            if usize::try_from(entries) != Ok(saved.entries()) {
+                return Err(Obstacle::Stays(format!("{} does not show all of it", self.name())));
+            }
+        }
+        Ok(saved)
     }
 
     fn restore(&self, options: &[&str], file: &str) -> Result<(), Obstacle> {
@@ -250,6 +385,37 @@ impl Owner<'_> {
         let mut command = exec::command(program, &name, &args);
         command.env("XTABLES_LOCKFILE", format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
         exec::capture(command, input.as_bytes()).map_err(failed)
+    }
+}
+
+/// What a program makes of what it prints, until that is another.
+#[derive(Default)]
+struct Proof(Option<(Saved, Picture)>);
+
+impl Proof {
+    fn of(&mut self, owner: &Owner<'_>, saved: &Saved) -> Result<&Picture, Obstacle> {
+        let kept = self.0.take().filter(|(of, _)| of.says_the_same(saved));
+        let (_, picture) = self.0.insert(match kept {
+            Some(kept) => kept,
+            None => (saved.clone(), owner.shown(saved)?),
+        });
+        Ok(picture)
+    }
+
+    /// Whether the backend holds what it shows. iptables-legacy-save shows all or fails.
+    fn compare(&mut self, owner: &Owner<'_>, carrier: &mut NftCarrier, saved: &Saved) -> Result<(), Obstacle> {
+        match owner.backend.variant {
+            Variant::Legacy => Ok(()),
+            Variant::Nft => carrier.compare(self.of(owner, saved)?).map_err(stays),
+        }
+    }
+}
+
+/// Where the table is no more the backend's, nothing stays with it.
+fn fails(obstacle: Obstacle) -> Obstacle {
+    match obstacle {
+        Obstacle::Stays(why) => Obstacle::Fails(Error::Resource(why)),
+        other => other,
     }
 }
 

@@ -8,7 +8,7 @@
 use super::change::{self, Change, Place};
 use super::hooks;
 use super::table::{Base, Chain, Held, Policy, Session, Table};
-use super::takeover::MARK;
+use super::takeover::MARKS;
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
 use crate::error::{Error, TableError, reason};
@@ -154,7 +154,8 @@ impl NftCarrier {
         let rules = self.connection.rules(self.family, &self.name, None).map_err(|error| unavailable(&error))?;
         let (overflow, rules): (Vec<RuleInfo>, Vec<RuleInfo>) =
             rules.into_iter().partition(|rule| rule.chain == userdata::OVERFLOW_CHAIN);
-        for info in chains.iter().filter(|chain| ![userdata::OVERFLOW_CHAIN, MARK].contains(&chain.name.as_str())) {
+        let hidden = |name: &str| name == userdata::OVERFLOW_CHAIN || MARKS.contains(&name);
+        for info in chains.iter().filter(|chain| !hidden(&chain.name)) {
             self.place_chain(&mut table, info)?;
         }
         self.place_rules(&mut table, rules, &overflow)?;

@@ -74,7 +74,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     }
     let mut outcome = Outcome::Well;
     for (family, table) in found {
-        let done = if args.hand_back { hand_back(&snapshot, family, table) } else { remove(family, table) };
+        let done = if args.hand_back { hand_back(&snapshot, family, table) } else { remove(&snapshot, family, table) };
         tell(&config, args, family, table, &done);
         match done {
             Ok(done) => writeln!(out, "{} {table}: {}", family.nft(), escape(&done.what))?,
@@ -155,7 +155,11 @@ struct Done {
     applied: Vec<String>,
 }
 
-fn remove(family: Family, table: &str) -> Result<Done, String> {
+fn remove(snapshot: &Snapshot, family: Family, table: &str) -> Result<Done, String> {
+    if let Some(backend) = &snapshot.backend {
+        let owner = Owner { family, table, backend };
+        owner.undo().map_err(|obstacle| told(obstacle, &owner.dialect()))?;
+    }
     // Nothing is read, so nothing is spoken.
     let dialect = Dialect { family, variant: Variant::Nft, version: (1, 8, 13) };
     let removed = NftCarrier::open(family, table, dialect).and_then(|mut carrier| carrier.remove(None));
@@ -171,8 +175,14 @@ fn hand_back(snapshot: &Snapshot, family: Family, table: &str) -> Result<Done, S
             what: format!("given to {}, {rules} rules", owner.name()),
             applied: vec![format!("delete table {} {}", family.nft(), table_name(table))],
         }),
-        Err(Obstacle::Stays(why)) => Err(why),
-        Err(Obstacle::Fails(error)) => Err(words(error, &owner.dialect())),
+        Err(obstacle) => Err(told(obstacle, &owner.dialect())),
+    }
+}
+
+fn told(obstacle: Obstacle, dialect: &Dialect) -> String {
+    match obstacle {
+        Obstacle::Stays(why) => why,
+        Obstacle::Fails(error) => words(error, dialect),
     }
 }
 

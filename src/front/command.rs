@@ -2,7 +2,7 @@
 
 use super::context::{Context, may_administer};
 use super::host;
-use super::planning::Course;
+use super::planning::{Course, Guarded};
 use super::{alone, lacking};
 use crate::carrier::hosted;
 use crate::carrier::nft::only_looks;
@@ -105,7 +105,7 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
                     Err(format!("passed on to iptables, which holds {table} here: {refusal}")),
                 );
             }
-            return context.pass_through();
+            return pass_on(context, table, why);
         }
     };
     if only_looks(&invocation.command) {
@@ -113,7 +113,19 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
     }
     match context.take_over(table, why, invocation.wait) {
         Ok(true) => carry(context, table, CarrierKind::Nft, why),
-        Ok(false) => context.pass_through(),
+        Ok(false) => pass_on(context, table, why),
+        Err(error) => context.fail(&error),
+    }
+}
+
+/// Gives the backend a change to a table that it holds, unless another has made the table ours meanwhile.
+fn pass_on(context: &Context, table: &str, why: &str) -> ExitCode {
+    let words: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
+    let spot = words.and_then(|words| iptables::spot(context.front.family, &words, &context.dialect()));
+    match context.guarded(table, spot.and_then(|spot| spot.wait)) {
+        Ok(Guarded::Ours) => carry(context, table, CarrierKind::Nft, why),
+        Ok(Guarded::Theirs(Some(lock))) => host::become_backend(context, lock, &context.args),
+        Ok(Guarded::Theirs(None)) => context.pass_through(),
         Err(error) => context.fail(&error),
     }
 }

@@ -50,7 +50,7 @@ pub fn command(context: &Context, hosting: &'static Hosting) -> ExitCode {
 }
 
 /// Becomes the backend with the lock in our hands, which it holds until it ends.
-fn become_backend(context: &Context, lock: XtablesLock, args: &[OsString]) -> ExitCode {
+pub(super) fn become_backend(context: &Context, lock: XtablesLock, args: &[OsString]) -> ExitCode {
     let Some((program, name)) = context.backend_program(Tool::Command) else { return context.pass_through() };
     let kept = LockFile::new().and_then(LockFile::outlive).and_then(|file| lock.outlive().map(|()| file));
     match kept.and_then(|file| exec::replace_under_lock(program, name, args, &file)) {

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::context::Context;
+use crate::error::Error;
 use crate::family::Family;
 use crate::iptables::ext::catalogue::{self, Known};
 use crate::iptables::restore::{Line, read_line};
 use crate::iptables::rule::Target;
+use crate::iptables::translate::TranslateContext;
 use crate::iptables::{self, Command, Rule};
 use crate::probe::{self, CapabilityFacts};
 
@@ -39,6 +41,29 @@ pub fn for_lines(context: &Context, table: &str, lines: &[(usize, &str)]) -> Opt
     let facts = facts(context, read.iter().flat_map(|(_, rules)| rules))?;
     read.iter()
         .find_map(|(number, rules)| rules.iter().find_map(|rule| Some((*number, lacking(family, rule, &facts)?))))
+}
+
+/// What of a table's lines in a restore file cannot be carried, and the number of the line; or that it cannot be read.
+pub fn uncarriable(context: &Context, table: &str, lines: &[(usize, &str)]) -> Option<(usize, String)> {
+    let (family, dialect) = (context.front.family, context.dialect());
+    let refused = |text: &str| {
+        let Line::Command { args, .. } = read_line(text) else { return None };
+        let words: Vec<String> = ["-t", table].into_iter().map(str::to_owned).chain(args).collect();
+        let (chain, rules) = match iptables::parse(family, &words, &dialect).map(|read| read.command) {
+            Ok(
+                Command::Append { chain, rules }
+                | Command::Insert { chain, rules, .. }
+                | Command::Replace { chain, rules, .. },
+            ) => (chain, rules),
+            // A line for the other family is none for this.
+            Ok(_) | Err(Error::WrongFamily) => return None,
+            Err(Error::Refused(refusal)) => return Some(refusal.to_string()),
+            Err(error) => return Some(error.render(&dialect).trim_end().to_owned()),
+        };
+        let place = TranslateContext { family, table, chain: &chain };
+        rules.iter().find_map(|rule| rule.translate(&place).err()).map(|refusal| refusal.to_string())
+    };
+    lines.iter().find_map(|(number, text)| Some((*number, refused(text)?)))
 }
 
 /// What the probe has found out; `None` where no rule takes more than every table does.

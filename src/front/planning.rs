@@ -12,6 +12,7 @@ use crate::error::{Error, reason};
 use crate::nft::{Connection, TableInfo};
 use crate::plan::{self, Plan};
 use crate::probe;
+use crate::sys::lock::XtablesLock;
 use crate::takeover::{self, Obstacle, Owner};
 use std::io;
 
@@ -34,7 +35,29 @@ pub enum Course {
     },
 }
 
+/// Whose a table is while nobody can take it over.
+#[derive(Debug)]
+pub enum Guarded {
+    /// It has become ours.
+    Ours,
+    /// It is the backend's, as long as the lock is held. `None`: there is no lock to be had.
+    Theirs(Option<XtablesLock>),
+}
+
 impl Context {
+    /// Whose `table` is, and what keeps it so until a change has been passed on.
+    ///
+    /// # Errors
+    /// The lock is another's.
+    pub fn guarded(&self, table: &str, wait: Option<Option<u32>>) -> Result<Guarded, Error> {
+        let Some(backend) = &self.snapshot.backend else { return Ok(Guarded::Theirs(None)) };
+        let lock = Owner { family: self.front.family, table, backend }.guard(wait)?;
+        match self.carrier(table)?.exists()? {
+            true => Ok(Guarded::Ours),
+            false => Ok(Guarded::Theirs(lock)),
+        }
+    }
+
     /// What is done about `table`. Costs one request to the kernel, and none where there is no nf_tables.
     pub fn course(&self, table: &str) -> Result<Course, Error> {
         let name = carrier::table_name(table);

@@ -4,7 +4,7 @@
 use super::context::{Context, may_administer};
 use super::host;
 use super::options::Options;
-use super::planning::Course;
+use super::planning::{Course, Guarded};
 use super::{alone, lacking};
 use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
@@ -86,7 +86,7 @@ fn carried<'a>(
             Ok(ours.then_some(Carried { table: &candidate.table, how: How::By(by), why }))
         }
         Course::TakeOver { .. } if options.test => Ok(None),
-        Course::TakeOver { why } => match context.take_over(&candidate.table, &why, options.wait)? {
+        Course::TakeOver { why } => match takes_over(context, options, &candidate.table, &why, lines)? {
             true => Ok(Some(Carried { table: &candidate.table, how: How::By(CarrierKind::Nft), why })),
             false => Ok(None),
         },
@@ -98,6 +98,32 @@ fn carried<'a>(
         carried.push(Carried { table: hosting.host, how: How::Beside(hosting), why: String::new() });
     }
     Ok(carried)
+}
+
+/// Takes a table over for what the file says of it. `false`: it stays with the backend, and so does the file's part.
+fn takes_over(context: &Context, options: &Options, table: &str, why: &str, lines: &[&[u8]]) -> Result<bool, Error> {
+    let told: Vec<String> = lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let mut within = None;
+    let of_table = (1..).zip(lines.iter().zip(&told)).filter_map(|(number, (line, text))| {
+        match (&within, table_of(line)) {
+            (None, Some(name)) if options.wants(&name) => within = Some(name),
+            (Some(_), _) if *line == b"COMMIT" => within = None,
+            (Some(name), _) if name == table => return Some((number, text.as_str())),
+            _ => {}
+        }
+        None
+    });
+    let of_table: Vec<(usize, &str)> = of_table.collect();
+    if let Some((line, refusal)) = lacking::uncarriable(context, table, &of_table) {
+        let result = format!("passed on to iptables, which holds {table} here: line {line}: {refusal}");
+        context.tell(table, &[], why, Err(result));
+    } else if context.take_over(table, why, options.wait)? {
+        return Ok(true);
+    }
+    match context.guarded(table, options.wait)? {
+        Guarded::Ours => Ok(true),
+        Guarded::Theirs(_) => Ok(false),
+    }
 }
 
 /// The name behind `*`.

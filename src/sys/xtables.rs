@@ -92,6 +92,15 @@ pub fn legacy_holds(family: Family, name: &str) -> io::Result<bool> {
     Ok(policies.into_iter().any(|at| verdict(family, &request[ENTRIES_OFFSET..], at) != Some(ACCEPT)))
 }
 
+/// How many entries a legacy table of the calling thread's network namespace has: those of its rules, and those that
+/// chains and the table begin and end with.
+///
+/// # Errors
+/// As [`legacy_holds`].
+pub fn legacy_entries(family: Family, name: &str) -> io::Result<u32> {
+    Ok(info(&raw_socket(family)?, family, name)?.num_entries)
+}
+
 /// The verdict of the entry that begins at `at` (`struct ipt_entry`, `struct ip6t_entry`).
 fn verdict(family: Family, entries: &[u8], at: usize) -> Option<i32> {
     let target_offset = match family {

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -411,3 +412,189 @@ def test_probe_tells(machine):
     assert here()["ip", "filter"] == [clause]
     machine.ours("iptables", "-N", "new")
     assert machine.told()[-1]["why"].endswith(f"; but {clause}"), machine.told()[-1]
+
+
+INPUT = "add chain ip filter INPUT { type filter hook input priority 0; policy accept; }"
+# What iptables-nft-save leaves out or shows as something else, and whether port 4000 is dropped then.
+HIDDEN = {
+    "set": ("add table ip filter", INPUT.replace("accept", "drop"), "add set ip filter S { type ipv4_addr; }", "add rule ip filter INPUT ip saddr @S accept", True),
+    "range": ("add table ip filter", INPUT, "add rule ip filter INPUT meta l4proto udp ip saddr 127.0.0.0-127.0.0.9 drop", True),
+    "map": ("add table ip filter", INPUT, "add rule ip filter INPUT udp dport vmap { 4000 : drop }", True),
+    "twice": ("add table ip filter", INPUT, "add rule ip filter INPUT ip daddr 127.0.0.1 ip daddr 127.0.0.2 accept", "add rule ip filter INPUT meta l4proto udp drop", True),
+    "write": ("add table ip filter", INPUT, "add rule ip filter INPUT ip dscp set cs1", "add rule ip filter INPUT meta l4proto udp drop", True),
+    "dormant": ("add table ip filter { flags dormant; }", INPUT, "add rule ip filter INPUT meta l4proto udp drop", False),
+    "another chain": ("add table ip filter", INPUT, INPUT.replace("INPUT", "input").replace("accept", "drop"), True),
+    "priority": ("add table ip filter", INPUT.replace("priority 0", "priority 10").replace("accept", "drop"), True),
+    "hook": ("add table ip filter", INPUT.replace("hook input", "hook output").replace("accept", "drop"), True),
+    "type": ("add table ip filter", "add chain ip filter OUTPUT { type route hook output priority 0; policy drop; }", True),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_what_its_program_does_not_show(machine, hidden):
+    """A table of iptables-nft's that holds more than its program prints stays, all of it in force."""
+    if machine.variant == "legacy":
+        pytest.skip("iptables-legacy shows all that the kernel holds")
+    *commands, dropped = HIDDEN[hidden]
+    for command in commands:
+        machine.nft(command)
+    before = machine.nft("list", "ruleset")
+    assert machine.dropped() == dropped
+    machine.ours("iptables", "-A", "FORWARD", "-j", "ACCEPT", rc=None)
+    assert not machine.carried() and machine.dropped() == dropped
+    after = machine.nft("list", "ruleset").splitlines()
+    assert [line for line in before.splitlines() if line not in after] == []
+    (record,) = machine.told()
+    assert "stays with iptables-nft" in record["result"] and record["applied"] == [], record
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_without_a_namespace_to_try_it_in(machine):
+    """What iptables-nft shows is believed only where it can be proven; iptables-legacy's kernel counts."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", *OTHER, via=("setpriv", "--bounding-set", "-sys_admin"))
+    assert machine.carried() == (machine.variant == "legacy") and machine.dropped()
+    if machine.variant == "nft":
+        assert "no network namespace" in machine.told()[-1]["result"], machine.told()
+        assert " ".join(OTHER).encode() in machine.theirs("iptables", "-S")
+
+
+@pytest.mark.parametrize("comment", ("a\nb", "a\n# b", "a\\\n# b", "a\n[0:0] -A INPUT -i b", 'a"\n# b'))
+def test_a_newline_in_a_comment(machine, comment):
+    machine.theirs("iptables", *DROP[:-2], "-m", "comment", "--comment", comment, "-j", "DROP")
+    machine.ours("iptables", *OTHER)
+    assert not machine.carried() and machine.dropped()
+    assert " ".join(OTHER).encode() in machine.theirs("iptables", "-S")
+    assert "stays with" in machine.told()[-1]["result"], machine.told()
+
+
+def killed_at_each_start(machine, prepare, *argv):
+    """Kills ours before each program that it starts in turn, and then gives control back; the last time it lives."""
+    machine.ours("iptables", "-V")
+    for number in range(1, 60):
+        prepare()
+        with machine.place.entered():
+            answer = harness.execute(["strace", "-o", "/dev/null", "-e", f"inject=clone,clone3,vfork,wait4,waitid:signal=KILL:when={number}", str(machine.program), *argv], env=machine.env)
+        yield number
+        if answer.rc == 0:
+            return
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_killed_and_then_changed_directly(machine):
+    """Whatever somebody says to the backend itself between a kill and the next change, nothing of either is lost."""
+    for number in killed_at_each_start(machine, lambda: machine.theirs("iptables-restore", stdin=RULES), "iptables", *OTHER):
+        machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+        machine.ours("iptables", "-N", "new")
+        assert machine.dropped() and machine.dropped(port=4001), f"killed at {number}"
+        assert machine.carried() and "-N new" in machine.rules() and "-N web" in machine.rules(), f"killed at {number}"
+        assert "xtshim-takeover" not in machine.nft("list", "ruleset")
+        machine.theirs("iptables", "-F")
+        machine.nft("delete", "table", "ip", "xtshim-filter")
+
+
+def test_emptied_or_not(machine):
+    """Stopped after the emptying was begun: ours is the table, the same rules go there, and others stay and are named."""
+    if machine.variant == "nft":
+        pytest.skip("one transaction has no between")
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", *OTHER)
+
+    def stopped():
+        for mark in ("xtshim-takeover-is-not-finished", "xtshim-takeover-empties-the-other"):
+            machine.nft("add", "chain", "ip", "xtshim-filter", mark)
+
+    stopped()
+    machine.theirs("iptables-restore", stdin=machine.ours("iptables-save", "-t", "filter").out)
+    machine.ours("iptables", "-N", "new")
+    assert machine.emptied() and machine.dropped() and "-N new" in machine.rules()
+    stopped()
+    machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-m", "string", "--string", "nothing-like-it", "--algo", "bm", "-j", "ACCEPT")
+    machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+    machine.ours("iptables", "-N", "newer")
+    assert machine.dropped() and machine.dropped(port=4001) and "-N newer" in machine.rules() and "-N web" in machine.rules()
+    assert "iptables-legacy holds rules in filter too" in machine.told()[-1]["why"], machine.told()[-1]
+    assert "xtshim-takeover" not in machine.nft("list", "ruleset")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_hand_back_killed_and_then_changed(machine):
+    """The next change leaves one owner: a rule that it deletes is gone."""
+    for number in killed_at_each_start(machine, lambda: machine.ours("iptables-restore", stdin=RULES), "flush", "--hand-back"):
+        assert machine.dropped(), f"killed at {number}"
+        machine.ours("iptables", *OTHER)
+        assert state(machine) == (False, True) and machine.dropped() and machine.emptied(), f"killed at {number}"
+        assert "xtshim-hand-back" not in machine.nft("list", "ruleset")
+        machine.ours("iptables", "-D", "INPUT", "1")
+        assert not machine.dropped(), f"killed at {number}"
+
+
+@pytest.mark.parametrize("argv", (("flush",), ("iptables", "-F")))
+def test_hand_back_that_was_stopped(machine, argv):
+    """What the backend was given goes with ours; what somebody has made of it stays."""
+    machine.ours("iptables-restore", stdin=RULES)
+
+    def stopped():
+        for mark in ("xtshim-takeover-is-not-finished", "xtshim-hand-back-is-not-finished"):
+            machine.nft("add", "chain", "ip", "xtshim-filter", mark)
+        machine.theirs("iptables-restore", stdin=RULES)
+
+    stopped()
+    machine.ours(*argv)
+    assert not machine.dropped() and machine.emptied()
+    machine.ours("iptables-restore", stdin=RULES)
+    stopped()
+    machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+    machine.ours(*argv)
+    assert machine.dropped() and machine.dropped(port=4001)
+
+
+def test_hand_back_that_fails(machine):
+    """Nothing of what the backend took stays there."""
+    machine.ours("iptables-restore", stdin=RULES)
+    real = machine.original.path("iptables-restore")
+    # It takes the rules, and one more.
+    directory = machine.directory / "programs"
+    directory.mkdir()
+    for tool in ("iptables", "iptables-save", "ip6tables", "ip6tables-save", "ip6tables-restore"):
+        os.symlink(machine.original.path(tool), directory / f"{tool.replace('tables', f'tables-{machine.variant}')}")
+    restore = directory / f"iptables-{machine.variant}-restore"
+    restore.write_text(f'#!/bin/sh\ncat >"$0.in"\n"{real}" "$@" <"$0.in" || exit\ngrep -q -- -A "$0.in" && "{machine.original.path("iptables")}" -A INPUT -j ACCEPT\nexit 0\n')
+    restore.chmod(0o755)
+    config = machine.directory / "xtshim.toml"
+    config.write_text(config.read_text().replace("[journal]", f'[backends]\ndirectory = "{directory}"\n[journal]'))
+    answer = machine.ours("flush", "--hand-back", rc=1)
+    assert b"still carried: " in answer.out and b"holds other rules" in answer.out, answer.text()
+    assert state(machine) == (False, True) and machine.emptied() and machine.dropped()
+    assert "not-finished" not in machine.nft("list", "ruleset")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_passed_on_while_another_takes_over(machine):
+    """A rule that cannot be carried is refused once the table is ours, not put beside it."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    words = ("-I", "INPUT", "-p", "udp", "-m", "string", "--string", "x", "--algo", "bm", "-j", "ACCEPT")
+    with machine.place.entered():
+        slow = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3000000:when=1", str(machine.program), "iptables", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
+    for _ in range(200):
+        if any("passed on" in record["result"] for record in machine.told()):
+            break
+        time.sleep(0.01)
+    assert not machine.carried()
+    machine.ours("iptables", *OTHER)
+    assert machine.carried() and slow.poll() is None
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode != 0 and b"cannot carry" in err, err
+    assert machine.emptied() and machine.dropped()
+
+
+def test_a_file_that_cannot_be_carried(machine):
+    """The table is not taken over for it: the backend does what it says."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    file = b"*filter\n-A INPUT -p udp --dport 4001 -m string --string nothing-like-it --algo bm -j ACCEPT\n-A INPUT -p udp --dport 4001 -j DROP\nCOMMIT\n"
+    machine.ours("iptables-restore", "-n", stdin=file)
+    assert not machine.carried() and machine.dropped() and machine.dropped(port=4001)
+    assert b"--string" in machine.theirs("iptables", "-S")
+    (record,) = machine.told()
+    assert record["result"].startswith("passed on to iptables, which holds filter here: line 2: -m string"), record
