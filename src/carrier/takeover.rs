@@ -29,6 +29,9 @@ pub const HANDING: &str = "xtshim-hand-back-is-not-finished";
 /// Chains that are no part of the table.
 pub const MARKS: [&str; 3] = [MARK, EMPTYING, HANDING];
 
+/// How often a mark is looked for again because the ruleset was changed meanwhile.
+const ATTEMPTS: usize = 200;
+
 /// A table as iptables-save prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -306,13 +309,20 @@ impl NftCarrier {
 
     /// Takes the marks away.
     pub fn finish(&mut self) -> Result<Vec<String>, Error> {
-        let mut batch = Batch::new();
-        for mark in MARKS {
-            if self.bears(mark)? {
-                batch.delete_chain(self.at(), mark);
+        for _ in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let mut batch = Batch::new();
+            for mark in MARKS {
+                if self.bears(mark)? {
+                    batch.delete_chain(self.at(), mark);
+                }
+            }
+            // Two may do it at once.
+            if let Some(lines) = self.send(batch, Some(generation))? {
+                return Ok(lines);
             }
         }
-        Ok(self.send(batch, None)?.unwrap_or_default())
+        Err(Error::Resource("the ruleset changes faster than a mark can be taken away".to_owned()))
     }
 
     /// Whether our table is there.
