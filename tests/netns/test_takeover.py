@@ -468,13 +468,17 @@ def test_a_newline_in_a_comment(machine, comment):
     assert "stays with" in machine.told()[-1]["result"], machine.told()
 
 
-def killed_at_each_start(machine, prepare, *argv):
-    """Kills ours before each program that it starts in turn, and then gives control back; the last time it lives."""
+# Before each program that it starts, after each that has ended, and before and after each word to the kernel.
+BETWEEN = ("clone,clone3,vfork", "wait4,waitid", "sendto")
+
+
+def killed_at_each(machine, step, prepare, *argv):
+    """Kills ours before each call of a kind in turn, and then gives control back; the last time it lives."""
     machine.ours("iptables", "-V")
     for number in range(1, 60):
         prepare()
         with machine.place.entered():
-            answer = harness.execute(["strace", "-o", "/dev/null", "-e", f"inject=clone,clone3,vfork,wait4,waitid:signal=KILL:when={number}", str(machine.program), *argv], env=machine.env)
+            answer = harness.execute(["strace", "-o", "/dev/null", "-e", f"inject={step}:signal=KILL:when={number}", str(machine.program), *argv], env=machine.env)
         yield number
         if answer.rc == 0:
             return
@@ -482,9 +486,10 @@ def killed_at_each_start(machine, prepare, *argv):
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_killed_and_then_changed_directly(machine):
+@pytest.mark.parametrize("step", BETWEEN)
+def test_killed_and_then_changed_directly(machine, step):
     """Whatever somebody says to the backend itself between a kill and the next change, nothing of either is lost."""
-    for number in killed_at_each_start(machine, lambda: machine.theirs("iptables-restore", stdin=RULES), "iptables", *OTHER):
+    for number in killed_at_each(machine, step, lambda: machine.theirs("iptables-restore", stdin=RULES), "iptables", *OTHER):
         machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
         machine.ours("iptables", "-N", "new")
         assert machine.dropped() and machine.dropped(port=4001), f"killed at {number}"
@@ -519,9 +524,10 @@ def test_emptied_or_not(machine):
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_hand_back_killed_and_then_changed(machine):
+@pytest.mark.parametrize("step", BETWEEN)
+def test_hand_back_killed_and_then_changed(machine, step):
     """The next change leaves one owner: a rule that it deletes is gone."""
-    for number in killed_at_each_start(machine, lambda: machine.ours("iptables-restore", stdin=RULES), "flush", "--hand-back"):
+    for number in killed_at_each(machine, step, lambda: machine.ours("iptables-restore", stdin=RULES), "flush", "--hand-back"):
         assert machine.dropped(), f"killed at {number}"
         machine.ours("iptables", *OTHER)
         assert state(machine) == (False, True) and machine.dropped() and machine.emptied(), f"killed at {number}"
