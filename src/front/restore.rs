@@ -247,11 +247,11 @@ fn outside(
         let refuse = |stderr: String, code| Err(context.fail(&Error::Verbatim { stderr, code }));
         match table_of(line) {
             Some(table) => {
-                passing = !options.wants(&table);
-                if passing {
-                    continue;
-                }
                 if context.snapshot.carried_tables(context.front.family).any(|known| known == table) {
+                    passing = !options.wants(&table);
+                    if passing {
+                        continue;
+                    }
                     return Err(context.fail_without_backend(&table));
                 }
                 let named = if table.is_empty() { String::new() } else { format!(" '{table}'") };
