@@ -106,9 +106,9 @@ fn counted_alike(family: Family) {
     let (mut hit, mut wrong) = (0, Vec::new());
     for (case, theirs) in loaded.iter().zip(theirs) {
         let ours: u64 = ours.by_ref().take(case.alternatives).sum();
-        // A clock runs between the two looks at one packet.
+        // A clock runs between the two looks at one packet, and further on a busy machine.
         let timed = case.line.contains("limit") || case.line.contains("ctexpire");
-        let slack = if timed { 5 } else { 0 };
+        let slack = if timed { 5 + theirs / 50 } else { 0 };
         hit += u32::from(*theirs != 0);
         if ours.abs_diff(*theirs) > slack {
             wrong.push(format!("ours {ours} theirs {theirs}: {} [{}]", case.line, case.rule.spec()));
