@@ -5,12 +5,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod alternatives;
 pub mod carrier;
 pub mod cli;
 pub mod config;
 pub mod error;
 pub mod family;
 pub mod front;
+pub mod installation;
 pub mod iptables;
 pub mod journal;
 pub mod nft;

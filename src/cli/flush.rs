@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Outcome;
+use crate::carrier::Carrier;
 use crate::carrier::hosted::{HostedCarrier, Hosting, TABLE};
 use crate::carrier::nft::{NftCarrier, table_name};
 use crate::config::{CarrierKind, Config};
@@ -101,6 +102,86 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
                 writeln!(out, "{} {TABLE}: still carried: {}", family.nft(), escape(&problem))?;
             }
         }
+    }
+    Ok(outcome)
+}
+
+/// A table that is carried, and what holds it.
+pub struct Carried {
+    /// `ip` or `ip6`.
+    pub family: &'static str,
+    /// `raw`, …
+    pub table: String,
+    /// `nft`, `mangle`, `filter`.
+    pub carrier: &'static str,
+    /// How many rules; `None`: they cannot be read.
+    pub rules: Option<usize>,
+}
+
+/// What is carried in the network namespace of the call.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn here(snapshot: &Snapshot) -> anyhow::Result<Vec<Carried>> {
+    let all = Args { hand_back: false, table: None, family: None };
+    let dialect = Dialect { family: Family::V4, variant: Variant::Nft, version: (1, 8, 13) };
+    let found = if snapshot.nf_tables { carried(&all).context("cannot ask for what is carried here")? } else { vec![] };
+    let rules = |family, table| {
+        let mut text = String::new();
+        let saved = NftCarrier::open(family, table, Dialect { family, ..dialect })
+            .and_then(|mut carrier| carrier.save(false, &mut text));
+        saved.ok().map(|_| text.lines().filter(|line| line.starts_with("-A ")).count())
+    };
+    let ours = found.into_iter().map(|(family, table)| Carried {
+        family: family.nft(),
+        table: table.to_owned(),
+        carrier: CarrierKind::Nft.as_str(),
+        rules: rules(family, table),
+    });
+    let hosted = hosted(&all, snapshot).into_iter().map(|carrier| Carried {
+        family: carrier.family.nft(),
+        table: TABLE.to_owned(),
+        carrier: carrier.hosting.kind.as_str(),
+        rules: carrier.survey().ok().map(|reading| reading.ours(carrier.hosting).len()),
+    });
+    Ok(ours.chain(hosted).collect())
+}
+
+/// Leaves nothing behind that only xtshim can list, in the network namespace of the call: what the real iptables takes
+/// is given to it, the rest is removed and named.
+///
+/// # Errors
+/// The kernel does not say what is carried; a reader that went away.
+pub fn leave(config: &Config, snapshot: &Snapshot, whose: &str, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let args = Args { hand_back: true, table: None, family: None };
+    let found =
+        if snapshot.nf_tables { carried(&args).context("cannot ask for what is carried here")? } else { vec![] };
+    let mut outcome = Outcome::Well;
+    let mut say = |family: Family, table: &str, carrier: &str, done: Result<Done, String>| {
+        tell_by(config, &args, family, table, carrier, &done);
+        let said = match done {
+            Ok(done) => escape(&done.what),
+            Err(problem) => {
+                outcome = Outcome::NotWell;
+                format!("still carried: {}", escape(&problem))
+            }
+        };
+        writeln!(out, "{} {table}{whose}: {said}", family.nft())
+    };
+    for (family, table) in found {
+        let done = hand_back(snapshot, family, table).or_else(|why| {
+            let done = remove(snapshot, family, table)?;
+            Ok(Done { what: format!("REMOVED, its rules are in force no more: {why}"), ..done })
+        });
+        say(family, table, CarrierKind::Nft.as_str(), done)?;
+    }
+    for carrier in hosted(&args, snapshot) {
+        let host = carrier.hosting.host;
+        let done = match carrier.remove() {
+            Ok(applied) => Ok(Done { what: format!("REMOVED from {host}, its rules are in force no more"), applied }),
+            Err(error) => Err(words(error, &carrier.dialect)),
+        };
+        say(carrier.family, TABLE, carrier.hosting.kind.as_str(), done)?;
     }
     Ok(outcome)
 }

@@ -1,14 +1,17 @@
-//! The management CLI: `xtshim probe`, `translate`, `selftest`, `log`, `flush`. The fronts' names as subcommands never get here:
-//! their arguments are iptables' own, which clap would misread.
+//! The management CLI: `xtshim enable`, `status`, `probe` and so on. The fronts' names as subcommands never get here: their
+//! arguments are iptables' own, which clap would misread.
 //!
 //! Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.
 
 #![forbid(unsafe_code)]
 
+pub mod disable;
+pub mod enable;
 pub mod flush;
 pub mod log;
 pub mod probe;
 pub mod selftest;
+pub mod status;
 pub mod translate;
 
 use crate::journal::escape;
@@ -46,6 +49,9 @@ struct Cli {
 const AFTER_HELP: &str = "\
 In a hurry:
   xtshim selftest      does Docker 28 work on this machine with xtshim? Tries it, changes nothing
+  xtshim enable        put it in front of iptables; then: systemctl restart docker
+  xtshim status        does it stand there, what is carried, what to do next
+  xtshim disable       out of the way again, everything as it was
   xtshim probe         what this kernel and its iptables can do, and why not
   xtshim log -f        what is rewritten, as it happens
 
@@ -60,11 +66,19 @@ Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
+    Enable(enable::Args),
+    Disable(disable::Args),
+    Status(status::Args),
     Probe(probe::Args),
     Translate(translate::Args),
     Selftest(selftest::Args),
     Log(log::Args),
     Flush(flush::Args),
+}
+
+/// The whole command line, for what is made from it: man pages, completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// How a subcommand ended, unless it failed with an error.
@@ -98,6 +112,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let outcome = match command {
+        Command::Enable(args) => enable::run(&args, out),
+        Command::Disable(args) => disable::run(&args, out),
+        Command::Status(args) => status::run(&args, out),
         Command::Probe(args) => probe::run(&args, out),
         Command::Translate(args) => translate::run(&args, out),
         Command::Selftest(args) => selftest::run(&args, out),

@@ -9,6 +9,7 @@
 
 use super::trial::Trial;
 use super::{Backend, Snapshot, Tool, backends};
+use crate::alternatives::{self, Group};
 use crate::config::{BackendChoice, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
@@ -21,11 +22,8 @@ use std::{fs, io};
 /// Where update-alternatives says what `iptables` is at present.
 const LINK: &str = "/etc/alternatives/iptables";
 
-/// Where it keeps the choices: Debian's, and that of chkconfig's `alternatives`.
-const ADMIN: [&str; 2] = ["/var/lib/dpkg/alternatives/iptables", "/var/lib/alternatives/iptables"];
-
 /// What `iptables` was before it was us: `iptables auto|manual PATH` on a line.
-const PREVIOUS: &str = "/var/lib/xtshim/previous";
+pub const PREVIOUS: &str = "/var/lib/xtshim/previous";
 
 /// A backend, and why it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +44,9 @@ impl Choice {
 
 /// The files that the choice rests upon: none where the configuration has made it.
 pub fn foundations(config: &Config) -> impl Iterator<Item = PathBuf> {
-    let files = [LINK, PREVIOUS].into_iter().chain(ADMIN).map(PathBuf::from);
-    files.filter(|_| config.backend == BackendChoice::Auto)
+    let files = [LINK, PREVIOUS].into_iter().map(PathBuf::from);
+    let folders = alternatives::ADMIN.into_iter().map(Path::new).filter(|folder| folder.is_dir());
+    files.chain(folders.map(|folder| folder.join("iptables"))).filter(|_| config.backend == BackendChoice::Auto)
 }
 
 /// What update-alternatives says about `iptables` without us.
@@ -151,9 +150,8 @@ impl Score {
 
 fn standing(found: &[Backend]) -> Option<Standing> {
     let variant = |path: &Path| variant_of(found, path);
-    let admin = ADMIN.iter().find_map(|path| fs::read_to_string(path).ok());
-    let admin = admin.as_deref().map(parse_admin);
-    let automatic = admin.as_ref().is_some_and(|admin| admin.automatic);
+    let group = Group::read("iptables");
+    let automatic = group.as_ref().is_some_and(|group| group.automatic);
     let link = fs::canonicalize(LINK).ok();
     if let Some(variant) = link.as_deref().and_then(variant) {
         return Some(if automatic { Standing::Default(variant) } else { Standing::Chosen(variant) });
@@ -163,9 +161,9 @@ fn standing(found: &[Backend]) -> Option<Standing> {
         return Some(if automatic { Standing::Default(variant) } else { Standing::Chosen(variant) });
     }
     // Were we not there, the automatic choice would be the best of the others. Of a manual one no trace is left.
-    let mut choices = admin.filter(|admin| admin.automatic)?.choices;
-    choices.sort_by_key(|(_, priority)| std::cmp::Reverse(*priority));
-    choices.iter().find_map(|(path, _)| variant(path)).map(Standing::Default)
+    let group = group.filter(|group| group.automatic)?;
+    let others = group.others(Path::new(""));
+    others.into_iter().find_map(|choice| variant(&choice.path)).map(Standing::Default)
 }
 
 /// The backend that a path leads to.
@@ -174,26 +172,6 @@ fn variant_of(found: &[Backend], path: &Path) -> Option<Variant> {
     let is_it =
         |backend: &&Backend| backend.program(Family::V4, Tool::Command).and_then(backends::identity) == Some(file);
     found.iter().find(is_it).map(|backend| backend.variant)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Admin {
-    automatic: bool,
-    choices: Vec<(PathBuf, i32)>,
-}
-
-/// Reads the state of an alternative: its mode, its link, pairs of slave name and link up to an empty line, then for
-/// each choice its path, its priority and one line for each slave, up to an empty line.
-fn parse_admin(text: &str) -> Admin {
-    let mut lines = text.lines();
-    let automatic = lines.next() == Some("auto");
-    let slaves = lines.by_ref().skip(1).take_while(|line| !line.is_empty()).count() / 2;
-    let rest: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
-    let choice = |lines: &[&str]| {
-        let priority = lines.get(1)?.split_whitespace().next()?.parse().ok()?;
-        Some((PathBuf::from(lines.first()?), priority))
-    };
-    Admin { automatic, choices: rest.chunks(2 + slaves).filter_map(choice).collect() }
 }
 
 fn parse_previous(text: &str) -> Option<(bool, PathBuf)> {
@@ -249,20 +227,6 @@ mod tests {
     use super::super::Ability;
     use super::super::trial::TableTrial;
     use super::*;
-
-    const DEBIAN: &str = "auto\n/usr/sbin/iptables\niptables-restore\n/usr/sbin/iptables-restore\niptables-save\n\
-        /usr/sbin/iptables-save\n\n/usr/sbin/iptables-legacy\n10\n/usr/sbin/iptables-legacy-restore\n\
-        /usr/sbin/iptables-legacy-save\n/usr/sbin/iptables-nft\n20\n/usr/sbin/iptables-nft-restore\n\
-        /usr/sbin/iptables-nft-save\n\n";
-
-    #[test]
-    fn the_state_of_an_alternative_is_read() {
-        let legacy = (PathBuf::from("/usr/sbin/iptables-legacy"), 10);
-        let nft = (PathBuf::from("/usr/sbin/iptables-nft"), 20);
-        assert_eq!(parse_admin(DEBIAN), Admin { automatic: true, choices: vec![legacy, nft] });
-        assert!(!parse_admin(&DEBIAN.replacen("auto", "manual", 1)).automatic);
-        assert_eq!(parse_admin(""), Admin { automatic: false, choices: Vec::new() });
-    }
 
     #[test]
     fn what_was_there_before_is_read() {

@@ -14,7 +14,7 @@ mod ticket;
 mod trial;
 
 pub use backends::NESTED_VARIABLE;
-pub use choice::{backend_holds, holds};
+pub use choice::{PREVIOUS, backend_holds, holds};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 pub use ticket::{Ticket, Word};
