@@ -10,6 +10,7 @@ pub mod carrier;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod exit;
 pub mod family;
 pub mod front;
 pub mod installation;
@@ -22,9 +23,12 @@ pub mod rules;
 pub mod sys;
 pub mod takeover;
 
-use std::process::ExitCode;
+use sys::start::{self, Start};
 
-/// Runs what the name of the call asks for, and gives the exit code.
-pub fn main() -> ExitCode {
-    front::main()
+pub use front::pass_through;
+
+/// Runs what the name of the call asks for, and ends with its exit code.
+pub fn run(start: Start) -> ! {
+    start::settle();
+    start::end(front::main(start.args()))
 }

@@ -1,6 +1,6 @@
 //! The program: everything of substance is in the library.
 
-use std::process::ExitCode;
+#![cfg_attr(not(test), no_main)]
 
 /// musl's own allocator gives pages back to the kernel as soon as they are free, and takes them again for the next word
 /// of the command line: half of a front's system calls were its.
@@ -8,6 +8,6 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-fn main() -> ExitCode {
-    xtshim::main()
-}
+#[cfg(not(test))]
+#[path = "sys/entry.rs"]
+mod entry;

@@ -14,12 +14,12 @@ pub mod selftest;
 pub mod status;
 pub mod translate;
 
+use crate::exit::ExitCode;
 use crate::journal::escape;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 /// What help and complaints call the program, however it was called.
 const NAME: &str = "xtshim";

@@ -5,10 +5,10 @@
 use super::context::Context;
 use super::options::{Ended, Options, Wrong};
 use crate::error::Error;
+use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::Tool;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 /// `iptables --help`: what there is, after iptables(8).
 pub fn help(dialect: &Dialect) -> String {

@@ -8,8 +8,8 @@ use crate::carrier::hosted;
 use crate::carrier::nft::only_looks;
 use crate::config::CarrierKind;
 use crate::error::Error;
+use crate::exit::ExitCode;
 use crate::iptables::{self, Command, Invocation};
-use std::process::ExitCode;
 
 /// Answers one command.
 pub fn answer(context: &Context) -> ExitCode {
@@ -75,8 +75,8 @@ fn means(context: &Context, table: &str) -> bool {
 fn meant(context: &Context) -> String {
     let args: Vec<String> = context.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let words = || args.iter().map(String::as_str);
-    let table = match iptables::plain_table(words()) {
-        Some(table) => table.map(str::to_owned),
+    let table = match iptables::plain_table(words().map(str::as_bytes)) {
+        Some(table) => table.map(|table| String::from_utf8_lossy(table).into_owned()),
         None => match read(context) {
             Ok(invocation) => Some(invocation.table),
             Err(_) => iptables::peek_table(words()).map(str::to_owned),

@@ -4,6 +4,7 @@ use super::{Front, RESOURCE_PROBLEM};
 use crate::carrier::nft::NftCarrier;
 use crate::config::{CarrierKind, Config};
 use crate::error::{Error, Refusal, reason};
+use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
 use crate::nft::Connection;
@@ -14,7 +15,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// What we call ourselves where no iptables is installed that we could take the version of.
 const FALLBACK_VERSION: (u16, u16, u16) = (1, 8, 13);

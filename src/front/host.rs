@@ -9,6 +9,7 @@ use super::context::{Context, exit_code};
 use super::options::Options;
 use crate::carrier::hosted::{HostedCarrier, Hosting, Reading};
 use crate::error::{Error, TableError, reason};
+use crate::exit::ExitCode;
 use crate::iptables::dialect::Variant;
 use crate::iptables::restore::{self, Line};
 use crate::iptables::{Spot, spot};
@@ -19,7 +20,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::process::{ExitCode, Output};
+use std::process::Output;
 
 /// Answers one command on the host table.
 pub fn command(context: &Context, hosting: &'static Hosting) -> ExitCode {

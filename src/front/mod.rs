@@ -15,13 +15,14 @@ mod restore;
 mod save;
 mod short;
 
+use crate::exit::ExitCode;
 use crate::family::Family;
 use crate::probe::Tool;
 use crate::sys::exec;
 use context::Context;
+pub use short::pass_through;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 
 /// Exit code of a program that runs with somebody else's rights (as libxtables does).
 const SETUID_REFUSED: u8 = 111;
@@ -41,14 +42,19 @@ pub struct Front {
 impl Front {
     /// The front of that name: `iptables`, `ip6tables-save`, `iptables-xtshim-restore`, …
     pub fn by_name(name: &str) -> Option<Self> {
-        let (family, rest) = match name.strip_prefix("ip6tables") {
+        Self::by_bytes(name.as_bytes())
+    }
+
+    #[inline(always)]
+    fn by_bytes(name: &[u8]) -> Option<Self> {
+        let (family, rest) = match name.strip_prefix(b"ip6tables") {
             Some(rest) => (Family::V6, rest),
-            None => (Family::V4, name.strip_prefix("iptables")?),
+            None => (Family::V4, name.strip_prefix(b"iptables")?),
         };
-        let tool = match rest.strip_prefix("-xtshim").unwrap_or(rest) {
-            "" => Tool::Command,
-            "-save" => Tool::Save,
-            "-restore" => Tool::Restore,
+        let tool = match rest.strip_prefix(b"-xtshim").unwrap_or(rest) {
+            b"" => Tool::Command,
+            b"-save" => Tool::Save,
+            b"-restore" => Tool::Restore,
             _ => return None,
         };
         Some(Self { family, tool })
@@ -76,8 +82,8 @@ impl Front {
 }
 
 /// Chooses by the name of the call: a front, or else the management CLI, which has the fronts as subcommands.
-pub fn main() -> ExitCode {
-    let mut args = std::env::args_os();
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let mut args = args.into_iter();
     let called = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     if let Some(front) = base_name(&called).and_then(Front::by_name) {
@@ -114,9 +120,6 @@ fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
     }
     exec::restore_sigpipe();
     std::panic::set_hook(Box::new(|_| {}));
-    if let Some(never) = short::pass_through(front, called, &args) {
-        match never {}
-    }
     exec::restore_sigchld();
     let context = Context::new(front, called, args);
     let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match front.tool {

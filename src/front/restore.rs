@@ -10,10 +10,10 @@ use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
 use crate::error::{Error, reason};
+use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::Tool;
 use std::io::Read;
-use std::process::ExitCode;
 
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {

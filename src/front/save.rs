@@ -9,13 +9,13 @@ use crate::carrier::Carrier;
 use crate::carrier::hosted::TABLE;
 use crate::config::CarrierKind;
 use crate::error::{Error, reason};
+use crate::exit::ExitCode;
 use crate::iptables::dialect::Variant;
 use crate::probe::Tool;
 use crate::sys::time::local_timestamp;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::process::ExitCode;
 
 /// Order in which iptables-nft-save prints tables.
 const NFT_ORDER: [&str; 5] = ["mangle", "security", "raw", "filter", "nat"];

@@ -8,33 +8,53 @@ use crate::carrier::nft::NAME_PREFIX;
 use crate::iptables;
 use crate::nft::glance;
 use crate::probe::{Ticket, Tool, Word};
-use crate::sys::exec;
+use crate::sys::start::Start;
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::CStr;
 
-/// Becomes the backend, where nothing speaks against it. Comes back where more has to be looked at.
-pub fn pass_through(front: Front, called: &str, args: &[OsString]) -> Option<Infallible> {
+/// Becomes the backend, where the name of the call is a front's and nothing speaks against it. Comes back where more has
+/// to be looked at.
+#[inline(always)]
+pub fn pass_through(start: Start) -> Option<Infallible> {
+    let called = start.called()?;
+    let front = Front::by_bytes(base_name(called.to_bytes()))?;
     if front.tool != Tool::Command {
         return None;
     }
-    let ticket = Ticket::present()?;
-    let table = table(args)?;
+    let ticket = Ticket::present(start)?;
+    let table = table(start)?;
     let held = match ticket.word(front.family, table) {
         Word::Backend => false,
-        Word::BackendUnlessHeld => glance::is_there(front.family, [NAME_PREFIX, table]).ok()?,
+        Word::BackendUnlessHeld => glance::is_there(front.family, [NAME_PREFIX.as_bytes(), table]).ok()?,
         Word::Unknown => true,
     };
     let program = ticket.program(front.family, front.tool).filter(|_| !held)?;
+    let argv0 = if base_name(called.to_bytes()) == front.name().as_bytes() { called } else { plain_name(front) };
     // What fails here fails again the long way, and is told there.
-    exec::replace(program, front.argv0(called), args).ok()
+    start.become_program(program, argv0)
 }
 
-/// The table that a command line means. `None`: that takes reading, or its words are no text.
-#[inline]
-fn table(args: &[OsString]) -> Option<&str> {
-    if !args.iter().all(|arg| arg.to_str().is_some()) {
+#[inline(always)]
+fn base_name(path: &[u8]) -> &[u8] {
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    path.get(start..).unwrap_or_default()
+}
+
+/// What the backend is told it was called as, where we were called by a name of our own.
+#[inline(always)]
+const fn plain_name(front: Front) -> &'static CStr {
+    match front.family {
+        crate::family::Family::V4 => c"iptables",
+        crate::family::Family::V6 => c"ip6tables",
+    }
+}
+
+/// The table that a command line means. `None`: that takes reading.
+#[inline(always)]
+fn table(start: Start) -> Option<&'static [u8]> {
+    let words = start.words().map(CStr::to_bytes);
+    if !words.clone().all(<[u8]>::is_ascii) {
         return None;
     }
-    let meant = iptables::plain_table(args.iter().filter_map(|arg| arg.to_str()))?;
-    Some(meant.unwrap_or(DEFAULT_TABLE))
+    Some(iptables::plain_table(words)?.unwrap_or(DEFAULT_TABLE.as_bytes()))
 }

@@ -116,13 +116,13 @@ pub fn peek_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<&'a str
 
 /// Which table a command line means, where that takes no reading: `None` where a word might be another option's value or
 /// another way to say `-t`.
-#[inline]
-pub fn plain_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<Option<&'a str>> {
+#[inline(always)]
+pub fn plain_table<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Option<Option<&'a [u8]>> {
     let mut table = None;
     while let Some(word) = args.next() {
         match word {
-            "-w" | "--wait" if table.is_none() => {}
-            "-t" | "--table" if table.is_none() => table = Some(args.next()?),
+            b"-w" | b"--wait" if table.is_none() => {}
+            b"-t" | b"--table" if table.is_none() => table = Some(args.next()?),
             _ if may_name_table(word) => return None,
             // Behind any other word `-t` could be that word's value.
             _ => return (!args.any(may_name_table)).then_some(table),
@@ -133,8 +133,8 @@ pub fn plain_table<'a>(mut args: impl Iterator<Item = &'a str>) -> Option<Option
 
 /// Whether the word could be one of the ways to say `-t` (`--tab`, `-nt`, `-tnat`).
 #[inline]
-fn may_name_table(word: &str) -> bool {
-    match word.as_bytes() {
+fn may_name_table(word: &[u8]) -> bool {
+    match word {
         [b'-', b'-', name @ ..] => {
             let name = name.split(|byte| *byte == b'=').next().unwrap_or_default();
             !name.is_empty() && b"table".starts_with(name)

@@ -4,10 +4,9 @@
 
 use super::uapi::{msg, nfnl, nl, table};
 use crate::family::Family;
-use crate::sys::netlink::Socket;
+use crate::sys::raw;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
-use std::io;
 
 /// The two headers (`struct nlmsghdr`, `struct nfgenmsg`) and the attribute's.
 const HEADERS: usize = 16 + 4 + 4;
@@ -19,16 +18,16 @@ const NAME: usize = 40;
 ///
 /// # Errors
 /// EPERM without CAP_NET_ADMIN, EINVAL where the kernel has no nf_tables, ENAMETOOLONG for a name of 40 bytes or more.
-#[inline]
-pub fn is_there(family: Family, name: [&str; 2]) -> io::Result<bool> {
+#[inline(always)]
+pub fn is_there(family: Family, name: [&[u8]; 2]) -> Result<bool, Errno> {
     let mut request = [0; HEADERS + NAME];
     let len = name[0].len() + name[1].len();
     if len >= NAME {
-        return Err(Errno::ENAMETOOLONG.into());
+        return Err(Errno::ENAMETOOLONG);
     }
     let (headers, text) = request.split_at_mut(HEADERS);
-    text[..name[0].len()].copy_from_slice(name[0].as_bytes());
-    text[name[0].len()..len].copy_from_slice(name[1].as_bytes());
+    text[..name[0].len()].copy_from_slice(name[0]);
+    text[name[0].len()..len].copy_from_slice(name[1]);
     let attribute = 4 + len + 1;
     let size = HEADERS - 4 + attribute.next_multiple_of(4);
     headers[..4].copy_from_slice(&(size as u32).to_ne_bytes());
@@ -38,19 +37,17 @@ pub fn is_there(family: Family, name: [&str; 2]) -> io::Result<bool> {
     headers[20..22].copy_from_slice(&(attribute as u16).to_ne_bytes());
     headers[22..24].copy_from_slice(&table::NAME.to_ne_bytes());
 
-    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-    socket.send(&request[..size])?;
     // Whatever it is, its beginning says all.
-    let mut answer = [0; 512];
-    let len = socket.receive(&mut answer, true)?;
+    let mut answer = [0; 64];
+    let len = raw::ask(SockProtocol::NetlinkNetFilter as i32, &request[..size], &mut answer)?;
     let answer = answer.get(..len).unwrap_or_default();
     match (answer.get(4..6), answer.get(16..20)) {
         (Some(kind), Some(body)) if kind == nl::ERROR.to_ne_bytes() => {
             let errno = i32::from_ne_bytes([body[0], body[1], body[2], body[3]]).saturating_neg();
-            if errno == Errno::ENOENT as i32 { Ok(false) } else { Err(io::Error::from_raw_os_error(errno)) }
+            if errno == Errno::ENOENT as i32 { Ok(false) } else { Err(Errno::from_raw(errno)) }
         }
         (Some(_), Some(_)) => Ok(true),
-        _ => Err(Errno::EBADMSG.into()),
+        _ => Err(Errno::EBADMSG),
     }
 }
 
@@ -64,7 +61,7 @@ mod tests {
     #[test]
     fn a_table_is_seen_when_it_is_there() {
         let looked = sandbox::enter(Duration::from_secs(10), |_| {
-            let look = |family| is_there(family, ["xtshim-", "glance"]).map_err(|error| error.to_string());
+            let look = |family| is_there(family, [b"xtshim-", b"glance"]).map_err(|error| error.to_string());
             let before = look(Family::V6);
             let mut batch = Batch::new();
             batch.add_table(Table { family: Family::V6, name: "xtshim-glance" });

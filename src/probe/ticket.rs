@@ -10,17 +10,17 @@
 
 #![forbid(unsafe_code)]
 
+use super::backends::NESTED_VARIABLE;
 use super::cache::{Foundations, Seat};
 use super::{Snapshot, Tool, may_make_namespaces, slot};
-use crate::config::{self, CarrierChoice, CarrierKind, Config};
+use crate::config::{CONFIG_PATH, CONFIG_VARIABLE, CarrierChoice, CarrierKind, Config};
 use crate::family::Family;
 use crate::plan;
 use crate::rules;
-use crate::sys::{mark, store};
-use nix::unistd::{getegid, geteuid, getgid, getuid};
+use crate::sys::raw;
+use crate::sys::start::Start;
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// Where tickets lie. Users other than root have none.
 const DIRECTORY: &[u8] = b"/run/xtshim/ticket-";
@@ -86,20 +86,22 @@ pub struct Ticket {
 
 impl Ticket {
     /// This caller's, if all that it rests upon is as it was.
-    pub fn present() -> Option<Self> {
-        let same = getuid() == geteuid() && getgid() == getegid();
-        if !same || !geteuid().is_root() || std::env::var_os(super::backends::NESTED_VARIABLE).is_some() {
+    #[inline(always)]
+    pub fn present(start: Start) -> Option<Self> {
+        if !start.is_plain_root() || start.variable(NESTED_VARIABLE).is_some() {
             return None;
         }
+        let sys_admin = raw::has_sys_admin().ok()?;
         let mut name = [0; DIRECTORY.len() + 17];
-        put_name(&mut name, &config::path());
+        let named = start.variable(CONFIG_VARIABLE).filter(|name| !name.is_empty());
+        put_name(&mut name, named.unwrap_or(CONFIG_PATH.as_bytes()), sys_admin);
         let mut space = [0; SPACE];
-        let (size, group) = store::read_at_once(CStr::from_bytes_with_nul(&name).ok()?, &mut space)?;
+        let (size, group) = raw::read_own(CStr::from_bytes_with_nul(&name).ok()?, &mut space)?;
         let mut rest = Reader(space.get(..size)?);
         let valid = group == GROUP
             && rest.take(MAGIC.len())? == MAGIC
             && rest.number()? == build()
-            && rest.byte()? == u8::from(may_make_namespaces());
+            && rest.byte()? == u8::from(sys_admin);
         if !valid {
             return None;
         }
@@ -116,28 +118,29 @@ impl Ticket {
     }
 
     /// What is to become of `table`.
-    pub fn word(&self, family: Family, table: &str) -> Word {
+    #[inline(always)]
+    pub fn word(&self, family: Family, table: &[u8]) -> Word {
         let of_family = if family == Family::V4 { 0 } else { TABLES.len() };
-        let place = TABLES.iter().position(|name| *name == table);
+        let place = TABLES.iter().position(|name| name.as_bytes() == table);
         let byte = place.and_then(|place| self.space.get(self.words + of_family + place));
         byte.map_or(Word::Unknown, |byte| Word::read(*byte))
     }
 
     /// The backend's program.
-    pub fn program(&self, family: Family, tool: Tool) -> Option<&Path> {
+    #[inline(always)]
+    pub fn program(&self, family: Family, tool: Tool) -> Option<&CStr> {
         let mut rest = Reader(self.space.get(self.words + 2 * TABLES.len()..)?);
         for _ in 0..slot(family, tool) {
             rest.string()?;
         }
-        let path = rest.string()?.to_bytes();
-        (!path.is_empty()).then(|| Path::new(std::ffi::OsStr::from_bytes(path)))
+        rest.string().filter(|path| !path.is_empty())
     }
 }
 
 /// Makes a ticket of what was found. That it cannot be made makes things slower, no more.
 pub fn save(seat: &Seat, files: &Foundations, snapshot: &Snapshot, config: &Config) {
     let mut name = [0; DIRECTORY.len() + 17];
-    put_name(&mut name, &config.path);
+    put_name(&mut name, config.path.as_os_str().as_bytes(), may_make_namespaces());
     let name = name.rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok());
     let ticket = seat.store().is_volatile().then(|| render(files, snapshot, config)).flatten();
     if let Some((name, ticket)) = name.map(|name| name.trim_end_matches('\0')).zip(ticket)
@@ -180,9 +183,9 @@ const fn build() -> u64 {
 
 /// Each configuration file and each kind of caller has a ticket of its own.
 #[inline(always)]
-fn put_name(name: &mut [u8], config: &Path) {
-    let seat = rules::digest(&[u8::from(may_make_namespaces())], 0);
-    let mut number = rules::digest(config.as_os_str().as_bytes(), seat);
+fn put_name(name: &mut [u8], config: &[u8], sys_admin: bool) {
+    let seat = rules::digest(&[u8::from(sys_admin)], 0);
+    let mut number = rules::digest(config, seat);
     let (directory, digits) = name.split_at_mut(DIRECTORY.len());
     directory.copy_from_slice(DIRECTORY);
     for digit in digits.iter_mut().take(16) {
@@ -196,7 +199,7 @@ const MARK: usize = 7 * 8;
 
 #[inline(always)]
 fn mark_of(path: &CStr) -> [u8; MARK] {
-    join(mark::numbers(path))
+    join(raw::numbers(path))
 }
 
 /// The same from its text.
@@ -307,10 +310,10 @@ mod tests {
             assert_eq!(mark, mark_of(rest.string().expect("a path")));
         }
         let ticket = Ticket { space, words: bytes.len() - rest.0.len() };
-        assert_eq!(ticket.word(Family::V6, "nat"), Word::BackendUnlessHeld);
-        assert_eq!(ticket.word(Family::V4, "nat"), Word::Unknown);
-        assert_eq!(ticket.word(Family::V6, "arp"), Word::Unknown);
-        assert_eq!(ticket.program(Family::V6, Tool::Save), Some(Path::new("/sbin/ip6tables-legacy-save")));
+        assert_eq!(ticket.word(Family::V6, b"nat"), Word::BackendUnlessHeld);
+        assert_eq!(ticket.word(Family::V4, b"nat"), Word::Unknown);
+        assert_eq!(ticket.word(Family::V6, b"arp"), Word::Unknown);
+        assert_eq!(ticket.program(Family::V6, Tool::Save), Some(c"/sbin/ip6tables-legacy-save"));
         assert_eq!(ticket.program(Family::V4, Tool::Command), None);
     }
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Variables that a backend may see. The rest could make it run somebody else's code (`LD_*`, `XTABLES_LIBDIR`).
-const KEPT: [&str; 2] = ["TZ", LOCK_VARIABLE];
+pub(super) const KEPT: [&str; 2] = ["TZ", LOCK_VARIABLE];
 
 /// Names the lock file (iptables(8)).
 const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
@@ -22,8 +22,8 @@ const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 /// Where a backend finds `modprobe` when `/proc/sys/kernel/modprobe` names none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The same as it stands in an environment.
-const PATH_PAIR: &CStr = c"PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+/// [`PATH`] as it stands in an environment.
+pub(super) const PATH_PAIR: &CStr = c"PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Puts SIGPIPE back to what the C library starts programs with. Rust's runtime ignores it, and an ignored signal
 /// stays ignored across `execve` (signal(7)).

@@ -1,7 +1,5 @@
 //! What tells one state of a file from another.
 
-use nix::libc;
-use std::ffi::CStr;
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -26,29 +24,6 @@ impl Mark {
             changed: (meta.ctime(), meta.ctime_nsec()),
         }
     }
-}
-
-/// What a [`Mark`] is made of, of the file that a path leads to: device, inode, size, and the times of modification and of
-/// change in seconds and nanoseconds. All 0 where there is none.
-#[inline(always)]
-#[allow(clippy::unnecessary_cast, reason = "the C library's types differ between platforms")]
-pub fn numbers(path: &CStr) -> [i64; 7] {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `path` ends in a NUL, and `stat` has room for what is written.
-    if unsafe { libc::stat(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
-        return [0; 7];
-    }
-    // SAFETY: stat(2) has filled it in.
-    let stat = unsafe { stat.assume_init() };
-    [
-        stat.st_dev as i64,
-        stat.st_ino as i64,
-        stat.st_size as i64,
-        stat.st_mtime as i64,
-        stat.st_mtime_nsec as i64,
-        stat.st_ctime as i64,
-        stat.st_ctime_nsec as i64,
-    ]
 }
 
 impl fmt::Display for Mark {

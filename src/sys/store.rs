@@ -7,8 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
-use nix::unistd::{Gid, UnlinkatFlags, fchown, getegid, geteuid, getgid, getuid, read, unlinkat};
-use std::ffi::CStr;
+use nix::unistd::{Gid, UnlinkatFlags, fchown, getegid, geteuid, getgid, getuid, unlinkat};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -109,18 +108,6 @@ impl Store {
         }
         written
     }
-}
-
-/// What is in a file of root's that lies in root's own directory, and the file's group, in as few system calls as can
-/// be. `None`: it is not there, not ours, or does not fit.
-pub fn read_at_once(path: &CStr, space: &mut [u8]) -> Option<(usize, u32)> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let file = open(path, flags, Mode::empty()).ok()?;
-    let stat = fstat(&file).ok()?;
-    let regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-    let private = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
-    let size = read(&file, space).ok().filter(|size| usize::try_from(stat.st_size) == Ok(*size))?;
-    (regular && private).then_some((size, stat.st_gid))
 }
 
 fn directory_flags() -> OFlag {
