@@ -14,11 +14,11 @@ PORTS = [0, 1, 2, 3, 5, 6, 7, 10, 16, 22, 53, 60, 80, 99, 100, 123, 124, 443, 44
 
 def serve():
     """Answers the connections that `connect` makes, for a while."""
-    tcp = socket.socket(INET, socket.SOCK_STREAM)
-    tcp.bind((THERE, 80))
-    tcp.listen()
     udp = socket.socket(INET, socket.SOCK_DGRAM)
     udp.bind((THERE, 5353))
+    tcp = socket.socket(INET, socket.SOCK_STREAM)
+    tcp.bind((THERE, 80))
+    tcp.listen()  # the last: this is what is waited for
     for _ in range(20):
         data, sender = udp.recvfrom(2048)
         udp.sendto(data, sender)

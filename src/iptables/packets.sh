@@ -26,8 +26,8 @@ $1-legacy -t raw -I PREROUTING -j DROP
 $1-legacy-restore <legacy >&2 || echo "legacy rules not loaded" >&2
 nft -f native >&2 || echo "native rules not loaded" >&2
 $1-legacy -t raw -D PREROUTING -j DROP
-there timeout 20 python3 send.py serve $2 >/dev/null &
-sleep 0.5
+there timeout 60 python3 send.py serve $2 >/dev/null &
+for _ in {1..300}; do there ss -Hltn 'sport = :80' | grep -q . && break || sleep 0.1; done
 python3 send.py connect $2
 there python3 send.py send $2
 sleep 0.3

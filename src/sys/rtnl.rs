@@ -263,9 +263,20 @@ impl Message {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const SECONDS: Duration = Duration::from_secs(3);
+
+    /// What `attempt` gives, tried again for a while: an address that is new may take a busy kernel a moment.
+    fn in_time<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let until = Instant::now() + 5 * SECONDS;
+        loop {
+            match attempt() {
+                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+                outcome => return outcome,
+            }
+        }
+    }
 
     fn routing(namespace: &Namespace) -> Routing {
         namespace.run(Routing::open).unwrap().unwrap()
@@ -292,8 +303,9 @@ mod tests {
         at_container.add_default_route("10.9.0.1".parse().unwrap()).unwrap();
         at_container.add_default_route("fd00:9::1".parse().unwrap()).unwrap();
         for address in ["10.9.0.2:80", "[fd00:9::2]:80"] {
-            let _listener = container.run(|| TcpListener::bind(address)).unwrap().unwrap();
-            let connected = host.run(|| TcpStream::connect_timeout(&address.parse().unwrap(), SECONDS)).unwrap();
+            let _listener = in_time(|| container.run(|| TcpListener::bind(address)).unwrap()).unwrap();
+            let connected =
+                in_time(|| host.run(|| TcpStream::connect_timeout(&address.parse().unwrap(), SECONDS)).unwrap());
             assert!(connected.is_ok(), "{address}: {connected:?}");
         }
     }

@@ -9,16 +9,22 @@ import contextlib
 import ctypes
 import dataclasses
 import difflib
+import fcntl
 import os
 import re
 import shlex
+import socket
+import struct
 import subprocess
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,7 +64,8 @@ class Netns:
         try:
             unshare(CLONE_NEWNET)
             self.fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            with socket.socket() as any:
+                fcntl.ioctl(any, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
         finally:
             setns(home)
             os.close(home)
@@ -86,6 +93,29 @@ class Netns:
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: {done.returncode}: {done.stderr}")
         return done.stdout
+
+    def ip(self, *lines):
+        """Runs lines of ip(8), all in one call."""
+        with self.entered():
+            done = subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise AssertionError(f"{lines}: {done.stderr}")
+
+    def read(self, path):
+        """The lines of a file of /proc as they are in here."""
+        with self.entered(), open(path) as file:
+            return file.read().splitlines()
+
+    def setting(self, name):
+        """What a setting below /proc/sys/net says in here."""
+        return self.read(f"/proc/sys/net/{name}")[0]
+
+    def settings(self, values):
+        """Gives settings below /proc/sys/net their values in here."""
+        with self.entered():
+            for name, value in values.items():
+                with open(f"/proc/sys/net/{name}", "w") as file:
+                    file.write(str(value))
 
     def close(self):
         os.close(self.fd)

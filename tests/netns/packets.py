@@ -21,26 +21,75 @@ LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
+@contextlib.contextmanager
+def one_cpu():
+    """What is sent inside is dealt with in the order in which it was sent: `lo` and veth put it into their CPU's queue."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def packet_socket(device, protocol=0):
+    """A socket for whole frames of a device of the present namespace, which is given those of `protocol` that come in."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
+    sock.bind((device, protocol))
+    return sock
+
+
+class Marker:
+    """Frames that no rule sees. One that has arrived says that what was sent before it, on the same CPU, has been dealt
+    with, however busy the machine is. `head` is the frame's addresses."""
+
+    def __init__(self, sender, receiver, head):
+        self.sender, self.receiver, self.head, self.sent = sender, receiver, head, 0
+
+    def pass_through(self):
+        """Sends one, and returns when it has arrived."""
+        self.sent += 1
+        self.receiver.settimeout(1)
+        for _ in range(30):
+            self.sender.send(self.head + struct.pack("!HQ", MARKER, self.sent) + b"\0" * 38)
+            with contextlib.suppress(TimeoutError):
+                while struct.unpack_from("!Q", self.receiver.recv(128), 14)[0] != self.sent:
+                    pass
+                return
+        raise AssertionError("no frame arrives")
+
+
+@contextlib.contextmanager
+def over_lo():
+    """What is sent inside over `lo` of the present namespace has been dealt with at the end."""
+    with one_cpu(), packet_socket("lo", MARKER) as lo:
+        try:
+            yield
+        finally:  # what is refused may have been answered
+            Marker(lo, lo, bytes(12)).pass_through()
+
+
 def udp_over_lo(family, port, payload=b"x"):
     """One datagram to this namespace itself. A rule that drops it on its way out may make send fail; that is no fault."""
-    with socket.socket(FAMILY[family], socket.SOCK_DGRAM) as sender:
-        try:
-            sender.sendto(payload, (LOOPBACK[family], port))
-        except PermissionError:
-            pass
+    with socket.socket(FAMILY[family], socket.SOCK_DGRAM) as sender, over_lo(), contextlib.suppress(PermissionError):
+        sender.sendto(payload, (LOOPBACK[family], port))
 
 
-def udp_arrives_over_lo(family, port, wait=0.2):
+def udp_arrives_over_lo(family, port):
     """Whether a datagram to this namespace itself is received."""
     with socket.socket(FAMILY[family], socket.SOCK_DGRAM) as receiver:
         receiver.bind((LOOPBACK[family], port))
-        receiver.settimeout(wait)
         udp_over_lo(family, port)
-        try:
-            receiver.recv(64)
-            return True
-        except TimeoutError:
-            return False
+        return has_received(receiver)
+
+
+def has_received(sock):
+    """Whether something waits in a socket."""
+    try:
+        sock.recv(4096, socket.MSG_DONTWAIT)
+        return True
+    except BlockingIOError:
+        return False
 
 
 def checksum(data):
@@ -113,50 +162,48 @@ def other(kind, source=PEER4, target=OURS4, payload=b"\0" * 24, **more):
 
 class Wire:
     """A veth pair from namespace `here` (interface `name`) to one of its own, from which frames are sent. `ours` and
-    `peer` are each end's IPv4 address, IPv6 address and MAC."""
+    `peer` are each end's IPv4 address, IPv6 address and MAC.
+
+    Nobody speaks unasked: there is no router solicitation, no neighbour discovery and no listener report, which chains
+    would count whenever they come."""
 
     def __init__(self, here, name="eth0", ours=(OURS4, OURS6, OUR_MAC), peer=(PEER4, PEER6, PEER_MAC)):
-        self.here, self.there, self.sent, self.ours, self.peer = here, harness.Netns(), 0, ours, peer
-        here.sh(f"ip link add {name} address {ours[2]} type veth peer name far address {peer[2]} netns {self.there.path}")
-        self.there.sh("sysctl -qw net.ipv6.conf.far.disable_ipv6=1")
-        self.there.sh("ip link set far up")
-        here.sh(f"sysctl -qw net.ipv6.conf.{name}.accept_ra=0")
-        here.sh(f"ip addr add {ours[0]}/24 brd + dev {name}")
-        here.sh(f"ip -6 addr add {ours[1]}/64 dev {name} nodad")
-        here.sh(f"ip link set {name} up")
-        here.sh(f"ip neigh add {peer[0]} lladdr {peer[2]} dev {name} nud permanent")
-        here.sh(f"ip -6 neigh add {peer[1]} lladdr {peer[2]} dev {name} nud permanent")
+        self.here, self.there = here, harness.Netns()
+        self.there.settings({"ipv6/conf/default/disable_ipv6": 1})
+        forwarding = here.setting("ipv6/conf/all/forwarding")
+        here.settings({"ipv6/conf/default/forwarding": 0})  # a router joins a group
+        here.ip(f"link add {name} address {ours[2]} type veth peer name far address {peer[2]} netns {self.there.path}", f"link set {name} multicast off arp off")
+        here.settings({f"ipv6/conf/{name}/accept_ra": 0, f"ipv6/conf/{name}/forwarding": forwarding})
+        self.there.ip("link set far up")
+        here.ip(
+            f"addr add {ours[0]}/24 brd + dev {name}", f"addr add {ours[1]}/64 dev {name} nodad", f"link set {name} up",
+            f"neigh add {peer[0]} lladdr {peer[2]} dev {name} nud permanent", f"neigh add {peer[1]} lladdr {peer[2]} dev {name} nud permanent",
+        )
         with here.entered():
-            self.marker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(MARKER))
-            self.marker.bind((name, MARKER))
-            self.marker.settimeout(1)
+            receiver = packet_socket(name, MARKER)
         with self.there.entered():
-            self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            self.sender.bind(("far", 0))
+            self.sender = packet_socket("far")
+        self.ours, self.peer = _mac(ours[2]), _mac(peer[2])
+        self.marker = Marker(self.sender, receiver, self.ours + self.peer)
+        # The kernel sees later that a link is up, and what is sent to it sooner is lost; addresses are in force later, too.
+        with one_cpu():
+            self.marker.pass_through()
+        link = b"\xfe\x80" + bytes(6) + bytes([self.ours[0] ^ 2]) + self.ours[1:3] + b"\xff\xfe" + self.ours[3:]  # RFC 4291, appendix A
+        own = {f"{address.hex()} 80" for address in (socket.inet_pton(socket.AF_INET6, ours[1]), link)}
+        if not eventually(lambda: own <= {line[:35] for line in here.read("/proc/thread-self/net/ipv6_route")}):
+            raise AssertionError(f"{name} has no addresses")
 
     def close(self):
-        self.marker.close()
+        self.marker.receiver.close()
         self.sender.close()
         self.there.close()
 
     def send(self, packet, source=None, target=None):
-        """Sends one IP packet and returns once the other end has dealt with it: frames on one CPU keep their order, so
-        a marker that is received says so."""
-        self.sent += 1
-        cpus = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cpus)})
-        try:
-            kind = 0x86DD if packet[0] >> 4 == 6 else 0x0800
-            self.sender.send(_mac(target or self.ours[2]) + _mac(source or self.peer[2]) + struct.pack("!H", kind) + packet)
-            for _ in range(30):
-                self.sender.send(_mac(self.ours[2]) + _mac(self.peer[2]) + struct.pack("!HQ", MARKER, self.sent) + b"\0" * 38)
-                with contextlib.suppress(TimeoutError):
-                    while struct.unpack_from("!Q", self.marker.recv(128), 14)[0] != self.sent:
-                        pass
-                    return
-            raise AssertionError("the wire does not carry frames")
-        finally:
-            os.sched_setaffinity(0, cpus)
+        """Sends one IP packet, between the MACs `source` and `target`, and returns once the other end has dealt with it."""
+        kind = 0x86DD if packet[0] >> 4 == 6 else 0x0800
+        with one_cpu():
+            self.sender.send((_mac(target) if target else self.ours) + (_mac(source) if source else self.peer) + struct.pack("!H", kind) + packet)
+            self.marker.pass_through()
 
     def delivered(self, packet, **frame):
         """Whether a packet to this host gets past all that filters: a raw socket sees what is delivered locally."""
@@ -166,12 +213,7 @@ class Wire:
             listener = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, kind)
         with listener:
             self.send(packet, **frame)
-            listener.settimeout(0)
-            try:
-                listener.recv(4096)
-                return True
-            except BlockingIOError:
-                return False
+            return has_received(listener)
 
 
 def connects(address, port, source=None, wait=0.4):
@@ -196,11 +238,11 @@ def listener(family, port, address=None):
     return sock
 
 
-def eventually(check, wait=2.0):
+def eventually(check, wait=30.0):
     """Whether `check()` comes true within `wait` seconds."""
     end = time.monotonic() + wait
-    while time.monotonic() < end:
-        if check():
-            return True
+    while not check():
+        if time.monotonic() > end:
+            return False
         time.sleep(0.02)
-    return False
+    return True

@@ -40,9 +40,9 @@ import packets as p
 
 SO_RCVMARK, SO_RCVPRIORITY = 75, 82  # asm-generic/socket.h; the second from Linux 6.14 on
 PACKET_OUTGOING = 4
+NETLINK_NETFILTER, NLM_F_REQUEST, NLM_F_ACK = 12, 1, 4  # linux/netlink.h
 IPV6_HDRINCL = 36
-# What IPv6 says by itself: router and neighbour discovery (RFC 4861), listener reports (RFC 3810).
-CHATTER = {130, 131, 132, 133, 134, 135, 136, 143}
+CTNETLINK_DELETE = 0x102  # linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h
 
 
 class Seen(typing.NamedTuple):
@@ -92,13 +92,19 @@ def protocol(packet):
     return kind
 
 
+def ctnetlink(kind, family, attributes=b""):
+    """One request to connection tracking in the present namespace; the kernel's errno, 0 where it did as asked."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as link:
+        link.send(struct.pack("=IHHIIBBH", 20 + len(attributes), kind, NLM_F_REQUEST | NLM_F_ACK, 1, 0, family, 0, 0) + attributes)
+        return -struct.unpack("=i", link.recv(4096)[16:20])[0]
+
+
 class Host:
     """One of the two places: a namespace between `left` and `right`."""
 
     def __init__(self, place):
         self.place = place
-        for setting in ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.router_solicitations=0", "net.ipv6.auto_flowlabels=0", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"):
-            place.sh(f"sysctl -qw {setting}")
+        place.settings({"ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0, "ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv6/auto_flowlabels": 0, "ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0})
         self.wires = {"left": p.Wire(place), "right": p.Wire(place, "eth1", (p.INNER4, p.INNER6, p.INNER_MAC), (p.BEYOND4, p.BEYOND6, p.BEYOND_MAC))}
         with place.entered():
             self.taps = {side: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003)) for side in self.wires}
@@ -124,7 +130,8 @@ class Host:
         seen = []
         if at == "host":
             try:
-                self.emit(packet, mark)
+                with self.place.entered(), p.over_lo():
+                    self.emit(packet, mark)
             except OSError as error:
                 seen.append(Seen("error", None, None, errno.errorcode[error.errno].encode()))
         else:
@@ -132,15 +139,14 @@ class Host:
         seen += [Seen("host", mark, priority, data if six else _same_each_time(data)) for data, _, mark, priority in _received(local)]
         for side, tap in self.taps.items():
             for data, address, mark, priority in _received(tap):
-                if address[2] == PACKET_OUTGOING and address[1] in (0x0800, 0x86DD) and not (data[0] >> 4 == 6 and (data[6] == 0 or data[6] == 58 and data[40] in CHATTER)):
+                if address[2] == PACKET_OUTGOING and address[1] in (0x0800, 0x86DD):
                     seen.append(Seen(side, mark, priority, _same_each_time(data)))
         return seen
 
-    def emit(self, packet, mark):
+    @staticmethod
+    def emit(packet, mark):
         six = packet[0] >> 4 == 6
-        with self.place.entered():
-            sender = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        with sender:
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
             sender.setsockopt(*((socket.IPPROTO_IPV6, IPV6_HDRINCL) if six else (socket.IPPROTO_IP, socket.IP_HDRINCL)), 1)
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             target = socket.inet_ntop(socket.AF_INET6, packet[24:40]) if six else socket.inet_ntoa(packet[16:20])
@@ -158,7 +164,7 @@ class Scene:
 
     def __init__(self, both):
         self.both = both
-        both.policies_count = False  # each host's IPv6 says things by itself
+        both.policies_count = False  # iptables-legacy sets a policy's counters to 0 at every change
         self.hosts = [Host(place) for _, place in both.places]
         self.run, self.state, self.variant = both.run, both.state, both.subject.variant
 
@@ -176,14 +182,16 @@ class Scene:
         arguments of `send`). Flows are new ones each: connection tracking starts empty."""
         words = shlex.split(rule)
         self.run([front, "-t", table, "-A", chain, *words], 0)
+        before = [0] * len(self.hosts)
         for packet, expected in [(packet, 1) for packet in match] + [(packet, 0) for packet in other]:
             packet, arguments = packet if isinstance(packet, tuple) else (packet, {})
             self.forget()
-            before = self.counts(front, table, chain)
             self.send(packet, **{"at": at, **arguments})
-            for (subject, _), old, new in zip(self.both.places, before, self.counts(front, table, chain)):
+            counted = self.counts(front, table, chain)
+            for (subject, _), old, new in zip(self.both.places, before, counted):
                 if new - old != expected:
                     self.both.fault(f"{subject.name}: the rule counted {new - old} instead of {expected}", packet.hex())
+            before = counted
         self.run([front, "-t", table, "-vS", chain], 0)
         self.run([front, "-t", table, "-nvxL", chain], 0)
         self.run([front, "-t", table, "-D", chain, *words], 0)
@@ -198,9 +206,7 @@ class Scene:
 
     def forget(self):
         """Empties connection tracking."""
-        for _, place in self.both.places:
-            place.sh("conntrack -F", check=False)
-            place.sh("conntrack -F -f ipv6", check=False)
+        self.both.each(lambda _: ctnetlink(CTNETLINK_DELETE, socket.AF_UNSPEC))
 
     def entries(self, *options):
         """The entries of connection tracking as conntrack(8) lists them with `options`, without seconds and ids."""

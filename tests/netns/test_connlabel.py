@@ -9,11 +9,10 @@ import pytest
 
 import harness
 import packets as p
+import scene as scenes
 
 FRONT = {4: "iptables", 6: "ip6tables"}
 ACROSS = {4: {"source": p.PEER4, "target": p.BEYOND4}, 6: {"source": p.PEER6, "target": p.BEYOND6}}
-
-NETLINK_NETFILTER = 12  # linux/netlink.h
 
 NAMES = pathlib.Path("/etc/xtables/connlabel.conf")
 # What is no name, and what has one already, is passed over.
@@ -70,10 +69,8 @@ def give(family, source, target, label):
     address = nest(1, *(attribute(first + number, socket.inet_pton(af, each)) for number, each in enumerate((source, target))))
     ports = nest(2, attribute(1, bytes([socket.IPPROTO_UDP])), attribute(2, struct.pack("!H", 1000)), attribute(3, struct.pack("!H", 2000)))
     bits = (1 << label).to_bytes(16, "little")
-    body = struct.pack("=BBH", af, 0, 0) + nest(1, address, ports) + attribute(22, bits) + attribute(23, bits)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as link:
-        link.send(struct.pack("=IHHII", 16 + len(body), 0x100, 0x5, 1, 0) + body)
-        return -struct.unpack("=i", link.recv(4096)[16:20])[0]
+    body = nest(1, address, ports) + attribute(22, bits) + attribute(23, bits)
+    return scenes.ctnetlink(0x100, af, body)
 
 
 def labelled(scene, label):

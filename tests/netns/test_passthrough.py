@@ -11,6 +11,7 @@ import time
 import pytest
 
 import harness
+import packets
 
 
 def test_unknown_extensions(both):
@@ -145,10 +146,11 @@ def test_ends_by_signal(both):
         with open(both.env["XTABLES_LOCKFILE"], "w") as lock, place.entered():
             fcntl.flock(lock, fcntl.LOCK_EX)
             waiting = subprocess.Popen([subject.path("iptables"), "-w", "-A", "INPUT", "-j", "DROP"], env={**harness.BASE_ENVIRONMENT, **both.env, **subject.environment()}, stderr=subprocess.PIPE)
-            time.sleep(1)
+            # A `->` stands before who waits, in proc_locks(5).
+            assert packets.eventually(lambda: any("->" in line and f" {waiting.pid} " in line for line in place.read("/proc/locks")), 30)
             assert waiting.poll() is None
             waiting.send_signal(signal.SIGTERM)
-            assert waiting.wait(timeout=5) == -signal.SIGTERM
+            assert waiting.wait(timeout=30) == -signal.SIGTERM
             waiting.stderr.close()
         assert both.call(subject, place, ["iptables", "-S", "INPUT"]).out == b"-P INPUT ACCEPT\n"
 

@@ -581,12 +581,13 @@ def test_passed_on_while_another_takes_over(machine):
     """A rule that cannot be carried is refused once the table is ours, not put beside it."""
     machine.theirs("iptables-restore", stdin=RULES)
     words = ("-I", "INPUT", "-p", "udp", "-m", "string", "--string", "x", "--algo", "bm", "-j", "ACCEPT")
+    begun = time.monotonic()
+    machine.ours("iptables", "-S")
+    # Long enough for what comes in between, also on a busy machine.
+    delay = int(1e6 * (1 + 20 * (time.monotonic() - begun)))
     with machine.place.entered():
-        slow = subprocess.Popen(["strace", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3000000:when=1", str(machine.program), "iptables", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
-    for _ in range(200):
-        if any("passed on" in record["result"] for record in machine.told()):
-            break
-        time.sleep(0.01)
+        slow = subprocess.Popen(["strace", "-o", "/dev/null", "-e", f"inject=flock:delay_enter={delay}:when=1", str(machine.program), "iptables", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
+    assert packets.eventually(lambda: any("passed on" in record["result"] for record in machine.told()))
     assert not machine.carried()
     machine.ours("iptables", *OTHER)
     assert machine.carried() and slow.poll() is None

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait for a packet that should not arrive. It has been shown before that it arrives without the rule.
 const SILENCE: Duration = Duration::from_millis(400);
 
+/// How long to wait before a connection that was refused is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Where the container listens; Docker's vocabulary publishes it as [`PUBLISHED`].
 const INNER_PORT: u16 = 80;
 
@@ -166,7 +169,16 @@ impl Scene {
     }
 
     fn connects(&self, from: &Namespace, to: SocketAddr) -> Result<(), String> {
-        connect(from, to, PATIENCE).map_err(|error| format!("TCP to {to}: {error}"))
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(PAUSE);
+            match connect(from, to, left) {
+                Ok(()) => return Ok(()),
+                // An address or a cable that is new may take the kernel a while.
+                Err(_) if Instant::now() < until => std::thread::sleep(PAUSE),
+                Err(error) => return Err(format!("TCP to {to}: {error}")),
+            }
+        }
     }
 
     /// Sends a datagram that no other is like, and looks into the container's mailbox for it.
