@@ -137,7 +137,8 @@ impl Reading {
                         return None;
                     }
                     if hosting.is_ours(chain) {
-                        reading.rules.push((chain.clone(), counters.unwrap_or_default(), rest.to_vec()));
+                        let counters = counters.and_then(|bracket| bracket.read()).unwrap_or_default();
+                        reading.rules.push((chain.clone(), counters, rest.to_vec()));
                         continue;
                     }
                     let place = match counts.iter_mut().find(|(name, _)| name == chain) {

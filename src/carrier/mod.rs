@@ -44,7 +44,7 @@ pub trait Carrier {
 /// One table's part of an iptables-restore file.
 #[derive(Debug)]
 pub struct Section<'a> {
-    /// The lines between `*table` and `COMMIT`, with their 1-based numbers in the whole file.
+    /// The lines between `*table` and `COMMIT`, with their newlines, where they have them, and 1-based numbers in the whole file.
     pub lines: Vec<(usize, &'a str)>,
     /// Number of the line with `COMMIT`, or of the one after the last where there is none.
     pub commit: usize,

@@ -14,8 +14,8 @@ use crate::config::CarrierKind;
 use crate::error::{Error, TableError, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::iptables::parse::NAME_MAX;
-use crate::iptables::restore::{self, Line};
+use crate::iptables::parse::{NAME_MAX, no_table};
+use crate::iptables::restore::{self, Bracket, Line};
 use crate::iptables::{self, Command, Invocation};
 use crate::nft::userdata::{self, Decoded};
 use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
@@ -359,10 +359,15 @@ impl Carrier for NftCarrier {
             if section.comments && dialect.variant == Variant::Nft {
                 // iptables-nft-restore does what it has read at the end of the table.
                 let comments = section.lines.iter().filter(|(_, text)| text.starts_with('#'));
-                out.extend(comments.map(|(_, text)| format!("{text}\n")));
+                out.extend(comments.map(|(_, text)| *text));
             }
+            let heard = out.len();
             let mut session = Session { table, dialect: &dialect, out };
-            lines(&mut session, &mut warnings, section, family, &table_name)
+            let done = lines(&mut session, &mut warnings, section, family, &table_name);
+            if section.test && dialect.variant == Variant::Nft && done.is_ok() {
+                out.truncate(heard);
+            }
+            done
         };
         let lift = |error| RestoreError { line: section.commit, error };
         let applied = self.transact(compute, lift, section.test)?;
@@ -407,47 +412,80 @@ pub(super) fn line(
     text: &str,
 ) -> Result<(), Error> {
     match restore::read_line(text) {
-        Line::Comment(text) if section.comments && session.dialect.variant == Variant::Legacy => {
-            session.out.push_str(&format!("#{text}\n"));
+        Line::Comment(_) if section.comments && session.dialect.variant == Variant::Legacy => {
+            session.out.push_str(text);
             Ok(())
         }
-        Line::Blank | Line::Comment(_) | Line::Commit => Ok(()),
+        Line::Blank | Line::Comment(_) => Ok(()),
+        // One that ends the table is not among its lines: here it is one without a newline.
+        Line::Commit => Err(Error::BareParameter("Bad argument `COMMIT'".to_owned())),
         Line::Chain { name, policy, counters } => {
             admit_name(session.dialect, &name)?;
-            if section.counters && counters.is_none() && policy != "-" {
+            let counted = match session.dialect.variant {
+                Variant::Legacy => policy != "-",
+                Variant::Nft => session.table.chain(&name).is_some_and(|chain| chain.base.is_some()),
+            };
+            if section.counters && counters.is_none() && counted {
                 return Err(Error::Parameter(format!("invalid policy counters for chain '{name}'\n")));
             }
             let counters = if section.counters { counters } else { Some((0, 0)) };
             let declared = session.declare(&name, &policy, counters, section.noflush);
             declared.map_err(|error| undeclared(session.dialect, number, &name, &policy, error))
         }
-        Line::Command { counters, args } => {
-            let mut words = vec!["-t".to_owned(), table.to_owned()];
-            if args.iter().any(|word| word == "-t" || word.starts_with("--table")) {
-                let text = format!("The -t option cannot be used in {}-restore.\n", family.program());
-                return Err(Error::Parameter(text));
-            }
-            let other = may_be_of_the_other_family(&args, family);
-            words.extend(args);
-            let mut invocation = match iptables::parse(family, &words, session.dialect) {
-                Err(Error::WrongFamily) if other => return Ok(()),
-                parsed => parsed?,
-            };
-            if invocation.wait.is_some() {
-                return Err(Error::Parameter("You cannot use `-w' from iptables-restore".to_owned()));
-            }
-            warnings.append(&mut invocation.warnings);
-            if section.verbose {
-                invocation.verbose = invocation.verbose.max(1);
-            }
-            if let (Some(counters), true) = (counters, section.counters) {
-                count(&mut invocation.command, counters);
-            }
-            session.run(&invocation)
-        }
+        Line::Command { counters, args } => command(session, warnings, section, family, table, counters, args),
         Line::Table(name) => Err(Error::BareParameter(format!("Bad argument `*{name}'"))),
         Line::Malformed(_) => Err(Error::Parameter("malformed line".to_owned())),
     }
+}
+
+/// A rule, or any other command.
+fn command(
+    session: &mut Session<'_>,
+    warnings: &mut Vec<String>,
+    section: &Section<'_>,
+    family: Family,
+    table: &str,
+    counters: Option<Bracket>,
+    args: Vec<String>,
+) -> Result<(), Error> {
+    let counted = counters.filter(|_| section.counters);
+    let mut words = Vec::with_capacity(args.len() + 3);
+    if let Some(Bracket { packets, bytes }) = counted {
+        words.extend(["--set-counters".to_owned(), packets, bytes]);
+    }
+    if args.iter().any(|word| word.len() > restore::WORD_MAX) {
+        return Err(Error::Parameter("Parameter too long!".to_owned()));
+    }
+    let other = may_be_of_the_other_family(&args, family);
+    words.extend(args);
+    if words.len() > restore::WORDS_MAX {
+        return Err(Error::Parameter("Parser cannot handle more arguments".to_owned()));
+    }
+    // Up to 1.8.7 it was the words that were looked at.
+    if session.dialect.version < (1, 8, 8) && words.iter().any(|word| word == "-t" || word.starts_with("--table")) {
+        return Err(no_table(family));
+    }
+    let mut invocation = match iptables::parse_line(family, table, &words, session.dialect) {
+        Err(Error::WrongFamily) if other => return Ok(()),
+        parsed => parsed?,
+    };
+    if matches!(invocation.command, Command::Version | Command::Help) {
+        // It ends the whole call there and then, and well.
+        if matches!(invocation.command, Command::Version) {
+            let (prefix, program) = (session.dialect.prefix(), family.program());
+            session.out.push_str(&prefix.replacen(program, &format!("{program}-restore"), 1));
+            session.out.push('\n');
+        }
+        return Err(Error::Verbatim { stderr: String::new(), code: 0 });
+    }
+    if invocation.wait.is_some() {
+        return Err(Error::Parameter("You cannot use `-w' from iptables-restore".to_owned()));
+    }
+    warnings.append(&mut invocation.warnings);
+    if section.verbose {
+        invocation.verbose = invocation.verbose.max(1);
+    }
+    session.run(&invocation)
 }
 
 /// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4). The word may also
@@ -486,11 +524,4 @@ fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: 
     let prefix = dialect.prefix().replacen(program, &format!("{program}-restore"), 1);
     let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n");
     Error::Verbatim { stderr, code: 1 }
-}
-
-/// `[packets:bytes]` before a rule.
-fn count(command: &mut Command, counters: (u64, u64)) {
-    if let Command::Append { rules, .. } | Command::Insert { rules, .. } | Command::Replace { rules, .. } = command {
-        rules.iter_mut().for_each(|rule| rule.counters = counters);
-    }
 }

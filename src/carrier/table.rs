@@ -5,10 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, TableError};
+use crate::error::{Error, Refusal, TableError};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::iptables::ext::Place;
+use crate::iptables::ext::{self, Place};
 use crate::iptables::list::ChainState;
 use crate::iptables::rule::Target;
 use crate::iptables::{self, Command, Invocation, ListOptions, Rule};
@@ -384,8 +384,12 @@ impl Session<'_> {
     }
 
     fn flush(&mut self, invocation: &Invocation, chain: Option<&str>) -> Result<(), Error> {
+        if let (Some(name), true, Variant::Legacy) = (chain, invocation.verbose > 0, self.dialect.variant) {
+            self.out.push_str(&format!("Flushing chain `{name}'\n"));
+        }
+        let told = invocation.verbose > 0 && !(chain.is_some() && self.dialect.variant == Variant::Legacy);
         for name in self.names(chain)? {
-            if invocation.verbose > 0 {
+            if told {
                 self.out.push_str(&format!("Flushing chain `{name}'\n"));
             }
             self.table.chain_mut(&name)?.rules.clear();
@@ -444,13 +448,23 @@ impl Session<'_> {
             }
         };
         let mut failure = None;
+        let legacy = self.dialect.variant == Variant::Legacy;
+        let told =
+            |name: &str| if invocation.verbose > 0 { format!("Deleting chain `{name}'\n") } else { String::new() };
         for name in &names {
+            if legacy {
+                self.out.push_str(&told(name));
+            }
             let chain = self.table.chain(name).ok_or(TableError::NoChain)?;
-            match self.undeletable(chain) {
+            let obstacle = self.undeletable(chain);
+            // iptables-nft says at the end what the kernel thought of it.
+            if !legacy && (chain.base.is_none() || obstacle.is_none()) {
+                self.out.push_str(&told(name));
+            }
+            match obstacle {
                 // iptables-legacy tries them all and tells of the last that failed.
-                Some(error) if self.dialect.variant == Variant::Legacy => failure = Some(error),
-                Some(error) => return Err(error),
-                None if invocation.verbose > 0 => self.out.push_str(&format!("Deleting chain `{name}'\n")),
+                Some(error) if legacy => failure = Some(error),
+                Some(error) => failure = failure.or(Some(error)),
                 None => {}
             }
         }
@@ -632,23 +646,36 @@ impl Session<'_> {
         counters: Option<Counters>,
         noflush: bool,
     ) -> Result<(), Error> {
+        let legacy = self.dialect.variant == Variant::Legacy;
         if let Ok(Chain { base: Some(base), .. }) = self.table.chain_mut(name) {
             if policy != "-" {
                 base.policy = Policy::parse(policy).ok_or(TableError::BadPolicy)?;
             }
-            if let Some(counters) = counters {
+            if let Some(counters) = counters
+                && (policy != "-" || !legacy)
+            {
                 base.counters = counters;
             }
             return Ok(());
         }
-        if policy != "-" && self.dialect.variant == Variant::Legacy {
+        if ext::is_target_name(name, self.table.family) && !matches!(name, "ACCEPT" | "DROP" | "RETURN" | "QUEUE") {
+            // To iptables, -j means the chain then.
+            let why = format!("a jump to {name} would mean the target of that name here");
+            return Err(Refusal::new(format!(":{name}"), why).into());
+        }
+        if matches!(name, "ACCEPT" | "DROP" | "RETURN" | "QUEUE") {
+            return Err(match legacy {
+                true => Error::Parameter(format!("error creating chain '{name}':File exists")),
+                false => Error::Parameter("chain name may not clash with target name".to_owned()),
+            });
+        }
+        if policy != "-" && legacy {
             return Err(TableError::BadBuiltin.into());
         }
         match self.table.chain_mut(name) {
+            Ok(_) if legacy && !noflush => Err(Error::Parameter(format!("error creating chain '{name}':File exists"))),
             Ok(chain) => {
-                if noflush {
-                    chain.rules.clear();
-                }
+                chain.rules.clear();
                 Ok(())
             }
             Err(_) => self.new_chain(name),
@@ -667,8 +694,8 @@ impl Session<'_> {
         self.table.chains.retain(|chain| chain.base.is_some());
         for chain in &mut self.table.chains {
             chain.rules.clear();
-            // iptables-nft takes the whole table away, policies too.
-            if self.dialect.variant == Variant::Nft {
+            // iptables-nft takes the whole table away, policies too; but where it is to tell of it, chain after chain.
+            if self.dialect.variant == Variant::Nft && !verbose {
                 chain.base = Chain::untouched(&chain.name).base;
             }
         }

@@ -194,7 +194,7 @@ impl Translation {
                     return Err(Error::Parameter("-t cannot be used in a file".to_owned()));
                 }
                 if let (Some(counters), Command::Append { rules, .. } | Command::Insert { rules, .. }) =
-                    (counters, &mut invocation.command)
+                    (counters.and_then(|bracket| bracket.read()), &mut invocation.command)
                 {
                     rules.iter_mut().for_each(|rule| rule.counters = counters);
                 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::context::Context;
+use super::context::{Context, exit_code};
 use super::options::{Ended, Options, Wrong};
 use crate::error::Error;
 use crate::exit::ExitCode;
@@ -49,14 +49,21 @@ pub fn not_permitted() -> Error {
     Error::Resource("Could not fetch rule set generation id: Permission denied (you must be root)".to_owned())
 }
 
-/// Options that end iptables-save and iptables-restore, as they do with the backend where there is one. `Err` is the
-/// answer.
-pub fn heed(context: &Context, read: Result<Options, Wrong>) -> Result<Options, ExitCode> {
+/// Options that end iptables-save and iptables-restore, as they do with the backend where there is one, which is only asked
+/// what it says where not all tables are its own (`whole`): it would read the file into them, or leave ours out. `Err` is
+/// the answer.
+pub fn heed(
+    context: &Context,
+    read: Result<Options, Wrong>,
+    whole: impl FnOnce() -> bool,
+) -> Result<Options, ExitCode> {
     let name = context.front.name();
     if context.has_backend() {
         let legacy = context.dialect().variant == Variant::Legacy;
         let plain = |options: &Options| options.ended.is_none() && !(legacy && options.odd_wait);
-        return read.ok().filter(plain).ok_or_else(|| context.pass_through());
+        let ends = read.as_ref().is_ok_and(|options| options.ended.is_some());
+        let answer = || if whole() { context.pass_through() } else { told(context, ends) };
+        return read.ok().filter(plain).ok_or_else(answer);
     }
     let fail = |text: String| {
         let _ = io::stderr().write_all(text.as_bytes());
@@ -82,7 +89,19 @@ pub fn heed(context: &Context, read: Result<Options, Wrong>) -> Result<Options, 
             Err(fail(format!("{name}: {clause}\n{advice}\n")))
         }
         Err(Wrong::Words) => Err(fail("Unknown arguments found on commandline\n".to_owned())),
-        Err(Wrong::Strange) => Err(fail(format!("{name}: an option that only the real one takes\n"))),
+        Err(Wrong::Strange) => Err(fail(format!("{name}: an argument is not valid UTF-8\n"))),
+    }
+}
+
+/// What the backend says of its options, where it can do no harm. If it sees nothing wrong with what nobody here knows,
+/// that is not done.
+fn told(context: &Context, ends: bool) -> ExitCode {
+    match context.rehearse(b"") {
+        Some(output) if ends || exit_code(&output) != 0 => context.say(&output),
+        _ => {
+            let text = "an option is not known here, and not all tables are iptables' own".to_owned();
+            context.fail(&Error::Resource(text))
+        }
     }
 }
 

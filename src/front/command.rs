@@ -7,7 +7,7 @@ use super::{alone, lacking};
 use crate::carrier::hosted;
 use crate::carrier::nft::only_looks;
 use crate::config::CarrierKind;
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::exit::ExitCode;
 use crate::iptables::{self, Command, Invocation};
 
@@ -194,7 +194,7 @@ fn lacking_of(context: &Context, by: CarrierKind, command: &Command) -> Option<S
 
 fn read(context: &Context) -> Result<Invocation, Error> {
     let args: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
-    let args = args.ok_or_else(|| Error::Parameter("an argument is not valid UTF-8".to_owned()))?;
+    let args = args.ok_or_else(|| Refusal::new("an argument", "is not valid UTF-8"))?;
     iptables::parse(context.front.family, &args, &context.dialect())
 }
 

@@ -293,8 +293,7 @@ pub fn section(
     let fail = |error: Error| context.fail(&error);
     let _lock = carrier.lock().map_err(fail)?;
     let reading = carrier.survey().map_err(fail)?;
-    let own: Vec<String> =
-        lines.get(range.clone()).unwrap_or_default().iter().map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+    let own: Vec<String> = lines.get(range.clone()).unwrap_or_default().iter().map(|line| bare(line)).collect();
     let mut args: Vec<&str> = options.passed.iter().filter_map(|arg| arg.to_str()).collect();
     let mut file = Numbered::default();
     (1..range.start).for_each(|number| file.push(number, ""));
@@ -330,6 +329,16 @@ pub fn section(
     match exit_code(&output) {
         0 => Ok(()),
         code => Err(ExitCode::from(u8::try_from(code).unwrap_or(1))),
+    }
+}
+
+/// A line of a file without its newline. `COMMIT` is one that had none, and that is not to become one.
+fn bare(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    match text.strip_suffix('\n') {
+        Some(text) => text.to_owned(),
+        None if text == "COMMIT" => "COMMIT ".to_owned(),
+        None => text.into_owned(),
     }
 }
 

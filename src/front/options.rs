@@ -23,6 +23,8 @@ pub struct Options {
     pub file: Option<OsString>,
     /// `-w`: `Some(None)` waits for ever, `Some(Some(s))` s seconds.
     pub wait: Option<Option<u32>>,
+    /// How often `-b` was given, which iptables-restore speaks of.
+    pub binary: usize,
     /// How often `-W` was given.
     pub intervals: usize,
     /// `-w` or `-W` is given as iptables-legacy-restore does not take it.
@@ -49,7 +51,7 @@ pub enum Wrong {
     Option(String),
     /// Words too many.
     Words,
-    /// Taken by none but the backend.
+    /// A word that is not valid UTF-8.
     Strange,
 }
 
@@ -70,11 +72,11 @@ enum Id {
     Interval,
 }
 
-/// Name, letter with iptables-save, letter with iptables-restore, whether it takes a value, what it is.
+/// Name (none: it has its letter alone), letter with iptables-save, letter with iptables-restore, whether it takes a value, what it is.
 type Row = (&'static str, Option<char>, Option<char>, Takes, Id);
 
 const ROWS: &[Row] = &[
-    ("binary", Some('b'), Some('b'), Takes::Nothing, Id::Binary),
+    ("", Some('b'), Some('b'), Takes::Nothing, Id::Binary),
     ("counters", Some('c'), Some('c'), Takes::Nothing, Id::Counters),
     ("dump", Some('d'), None, Takes::Nothing, Id::Dump),
     ("file", Some('f'), None, Takes::Value, Id::File),
@@ -100,8 +102,11 @@ impl Options {
         let words: Option<Vec<String>> = args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Wrong::Strange)?;
         let rows = || ROWS.iter().filter(|row| letter(tool, row).is_some());
-        let long: Vec<Long<Id>> = rows().map(|row| Long { name: row.0, takes: row.3, id: row.4 }).collect();
-        let short = |wanted| rows().find(|row| letter(tool, row) == Some(wanted)).map(|row| (row.4, row.3));
+        let named = rows().filter(|row| !row.0.is_empty());
+        let long: Vec<Long<Id>> = named.map(|row| Long { name: row.0, takes: row.3, id: row.4 }).collect();
+        // A letter that may have a number has it in the next word only.
+        let takes = |row: &Row| if row.3 == Takes::Maybe { Takes::Nothing } else { row.3 };
+        let short = |wanted| rows().find(|row| letter(tool, row) == Some(wanted)).map(|row| (row.4, takes(row)));
         let (mut options, mut files) = (Self::default(), Vec::new());
         let mut scanner = Scanner::new(&words);
         loop {
@@ -139,8 +144,7 @@ impl Options {
         let text = value.map(|value| value.text).unwrap_or_default();
         let mut passed: Vec<String> = Vec::new();
         match id {
-            Id::Binary if tool == Tool::Save => return Err(Wrong::Strange),
-            Id::Binary => {}
+            Id::Binary => self.binary += 1,
             Id::Counters => (self.counters, passed) = (true, vec!["--counters".to_owned()]),
             Id::Dump => {}
             Id::File => self.file = Some(text.into()),
@@ -158,10 +162,10 @@ impl Options {
             Id::Verbose => (self.verbose, passed) = (true, vec!["--verbose".to_owned()]),
             Id::Wait | Id::Interval => {
                 let option = if id == Id::Wait { "-w" } else { "-W" };
-                let number = value.map(|value| value.text).or_else(|| scanner.detached());
+                let detached = if scanner.in_cluster() { None } else { scanner.detached() };
+                let number = value.map(|value| value.text).or(detached);
                 let read = number.and_then(|number| number.parse().ok());
-                let attached = value.and_then(|value| value.attached_to).is_some_and(|word| !word.starts_with("--"));
-                self.odd_wait |= attached || read.is_none() && (number.is_some() || id == Id::Interval);
+                self.odd_wait |= read.is_none() && (number.is_some() || id == Id::Interval);
                 match id {
                     Id::Wait => self.wait = Some(read),
                     _ => self.intervals += 1,
@@ -223,7 +227,8 @@ mod tests {
         assert_eq!((options.table.as_deref(), options.file), (Some("raw"), Some("out".into())));
         assert_eq!(options.passed, ["--counters", "--modprobe=x"]);
         assert_eq!(read(Tool::Save, "--table=raw").expect("known").table.as_deref(), Some("raw"));
-        assert_eq!(read(Tool::Save, "-b"), Err(Wrong::Strange));
+        assert_eq!(read(Tool::Save, "-b").expect("known").binary, 1);
+        assert!(read(Tool::Restore, "--binary").is_err());
     }
 
     /// Clauses of the C library's getopt_long.

@@ -9,21 +9,26 @@ use super::{alone, lacking};
 use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
-use crate::error::{Error, reason};
+use crate::error::{Error, Refusal, reason};
 use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
+use crate::iptables::restore::{pieces, seen};
 use crate::probe::Tool;
+use std::borrow::Cow;
 use std::io::Read;
 
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {
-    let options = match alone::heed(context, Options::read(Tool::Restore, &context.args)) {
-        Ok(options) => options,
-        Err(answer) => return answer,
-    };
     if !may_administer() && context.has_backend() {
         return context.pass_through();
     }
+    let whole = || {
+        context.hosting().is_none() && candidates(context, &Options::default()).is_ok_and(|tables| tables.is_empty())
+    };
+    let options = match alone::heed(context, Options::read(Tool::Restore, &context.args), whole) {
+        Ok(options) => options,
+        Err(answer) => return answer,
+    };
     match candidates(context, &options) {
         Ok(candidates) if candidates.is_empty() && context.has_backend() && context.hosting().is_none() => {
             context.pass_through()
@@ -102,12 +107,13 @@ fn carried<'a>(
 
 /// Takes a table over for what the file says of it. `false`: it stays with the backend, and so does the file's part.
 fn takes_over(context: &Context, options: &Options, table: &str, why: &str, lines: &[&[u8]]) -> Result<bool, Error> {
-    let told: Vec<String> = lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let told: Vec<String> = lines.iter().map(|line| String::from_utf8_lossy(seen(line)).into_owned()).collect();
+    let variant = context.dialect().variant;
     let mut within = None;
     let of_table = (1..).zip(lines.iter().zip(&told)).filter_map(|(number, (line, text))| {
         match (&within, table_of(line)) {
             (None, Some(name)) if options.wants(&name) => within = Some(name),
-            (Some(_), _) if *line == b"COMMIT" => within = None,
+            (Some(_), _) if commits(line, variant) => within = None,
             (Some(name), _) if name == table => return Some((number, text.as_str())),
             _ => {}
         }
@@ -128,22 +134,41 @@ fn takes_over(context: &Context, options: &Options, table: &str, why: &str, line
 
 /// The name behind `*`.
 fn table_of(line: &[u8]) -> Option<String> {
-    let name = String::from_utf8_lossy(line.strip_prefix(b"*")?).into_owned();
+    let name = String::from_utf8_lossy(seen(line).strip_prefix(b"*")?).into_owned();
     Some(name.split([' ', '\t', '\n']).find(|word| !word.is_empty()).unwrap_or_default().to_owned())
 }
 
-fn apply(context: &Context, options: &Options, candidates: &[Candidate], text: &[u8]) -> ExitCode {
-    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    if lines.last().is_some_and(|line| line.is_empty()) {
-        lines.pop();
+/// Whether the line ends a table. To iptables-legacy-restore it is no such line without its newline.
+fn commits(line: &[u8], variant: Variant) -> bool {
+    match seen(line).strip_prefix(b"COMMIT") {
+        Some(b"\n") => true,
+        Some(b"") => variant == Variant::Nft,
+        _ => false,
     }
+}
+
+/// Whether there is nothing on the line, or a comment.
+fn says_nothing(line: &[u8]) -> bool {
+    matches!(seen(line).first(), Some(b'\n' | b'#'))
+}
+
+/// What the line reads as. One that a NUL has left nothing of is not a blank one.
+fn text_of(line: &[u8]) -> Cow<'_, str> {
+    match String::from_utf8_lossy(seen(line)) {
+        text if text.is_empty() => Cow::Borrowed(" "),
+        text => text,
+    }
+}
+
+fn apply(context: &Context, options: &Options, candidates: &[Candidate], text: &[u8]) -> ExitCode {
+    let lines = pieces(text);
     let carried = match carried(context, options, candidates, &lines) {
         Ok(carried) => carried,
         Err(error) => return context.fail(&error),
     };
     match carried.is_empty() && context.has_backend() {
         true => context.pass_through_fed(&options.passed, text),
-        false => restore(context, options, &carried, &lines, text),
+        false => restore(context, options, &carried, &lines),
     }
 }
 
@@ -176,7 +201,7 @@ enum Part<'a> {
 /// Takes a file apart. Inside a table only `COMMIT` ends it; what stands outside of any is the backend's to judge.
 ///
 /// With `--table` the file is in no table where it names another one: nothing counts there but the next `*`.
-fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>], options: &Options) -> Vec<Part<'a>> {
+fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>], options: &Options, variant: Variant) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let mut from = 0;
     let mut at = 0;
@@ -185,7 +210,7 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>], options: &Options) -> Vec
             at += 1;
             continue;
         };
-        let length = lines.iter().skip(at + 1).take_while(|line| **line != b"COMMIT").count();
+        let length = lines.iter().skip(at + 1).take_while(|line| !commits(line, variant)).count();
         let end = at + 1 + length;
         let table = carried.iter().map(|carried| carried.table).find(|table| name == *table);
         if let Some(table) = table {
@@ -203,17 +228,19 @@ fn parts<'a>(lines: &[&[u8]], carried: &[Carried<'a>], options: &Options) -> Vec
     parts
 }
 
-fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines: &[&[u8]], text: &[u8]) -> ExitCode {
-    let (dialect, parts) = (context.dialect(), parts(lines, carried, options));
+fn restore(context: &Context, options: &Options, carried: &[Carried<'_>], lines: &[&[u8]]) -> ExitCode {
+    let dialect = context.dialect();
+    let parts = parts(lines, carried, options, dialect.variant);
     let fed = parts.iter().any(|part| matches!(part, Part::Backend(range) if is_fed(context, options, lines, range)));
     // Where it is given a part of the file, the backend says so itself.
     if dialect.variant == Variant::Legacy && dialect.version >= (1, 8, 8) && !fed {
         context.warn(&vec!["Ignoring deprecated --wait-interval option.".to_owned(); options.intervals]);
     }
+    context.warn(&vec!["-b/--binary option is not implemented".to_owned(); options.binary]);
     for part in parts {
         let done = match part {
             Part::Backend(range) if !context.has_backend() => outside(context, options, lines, range),
-            Part::Backend(range) => feed(context, options, lines, range, text),
+            Part::Backend(range) => feed(context, options, lines, range),
             Part::Carried { table, lines: range, commit } => {
                 match carried.iter().find(|carried| carried.table == table) {
                     Some(Carried { how: How::Beside(hosting), .. }) => {
@@ -258,10 +285,9 @@ fn outside(
                 let error = Error::Parameter(format!("{name}: line {number} table name{named} invalid"));
                 return Err(context.fail(&numbered(error, number, &context.dialect(), name)));
             }
-            _ if line.is_empty() => {}
-            _ if line.starts_with(b"#") => {
-                if options.verbose {
-                    let _ = context.succeed(&format!("{}\n", String::from_utf8_lossy(line)));
+            _ if says_nothing(line) => {
+                if options.verbose && line.starts_with(b"#") {
+                    let _ = context.succeed(&text_of(line));
                 }
             }
             _ if passing => {}
@@ -274,30 +300,17 @@ fn outside(
 /// Whether the backend has to see these lines: blank ones and comments say nothing to it.
 fn is_fed(context: &Context, options: &Options, lines: &[&[u8]], range: &std::ops::Range<usize>) -> bool {
     let own = lines.get(range.clone()).unwrap_or_default();
-    context.has_backend() && (options.verbose || own.iter().any(|line| !line.is_empty() && !line.starts_with(b"#")))
+    context.has_backend() && (options.verbose || own.iter().any(|line| !says_nothing(line)))
 }
 
 /// Gives the backend its lines, with blank ones before them, so that it counts as the whole file does.
-fn feed(
-    context: &Context,
-    options: &Options,
-    lines: &[&[u8]],
-    range: std::ops::Range<usize>,
-    whole: &[u8],
-) -> Result<(), ExitCode> {
+fn feed(context: &Context, options: &Options, lines: &[&[u8]], range: std::ops::Range<usize>) -> Result<(), ExitCode> {
     let own = lines.get(range.clone()).unwrap_or_default();
-    let ends_bare = range.end == lines.len() && !whole.ends_with(b"\n");
     if !is_fed(context, options, lines, &range) {
         return Ok(());
     }
     let mut input = vec![b'\n'; range.start];
-    for line in own {
-        input.extend_from_slice(line);
-        input.push(b'\n');
-    }
-    if ends_bare {
-        input.pop();
-    }
+    own.iter().for_each(|line| input.extend_from_slice(line));
     match context.feed_backend(&options.passed, &input) {
         Ok(0) => Ok(()),
         Ok(code) => Err(ExitCode::from(u8::try_from(code).unwrap_or(1))),
@@ -315,15 +328,16 @@ fn section(
     commit: Option<usize>,
 ) -> Result<(), ExitCode> {
     let start = range.start;
-    let texts: Result<Vec<&str>, _> =
-        lines.get(range.clone()).unwrap_or_default().iter().map(|line| std::str::from_utf8(line)).collect();
+    let own = lines.get(range.clone()).unwrap_or_default();
     let failed = |error: RestoreError| explain(context, lines, &range, why, (table, by), error);
-    let texts = texts.map_err(|_| {
-        let error = Error::Parameter("a line is not valid UTF-8".to_owned());
-        failed(RestoreError { line: start + 1, error })
-    })?;
+    let broken = |line: &&[u8]| !says_nothing(line) && std::str::from_utf8(seen(line)).is_err();
+    if let Some(index) = own.iter().position(broken) {
+        let error = Refusal::new("a line", "is not valid UTF-8").into();
+        return Err(failed(RestoreError { line: start + index + 1, error }));
+    }
+    let texts: Vec<Cow<'_, str>> = own.iter().map(|line| text_of(line)).collect();
     let section = Section {
-        lines: texts.into_iter().enumerate().map(|(index, text)| (start + index + 1, text)).collect(),
+        lines: texts.iter().enumerate().map(|(index, text)| (start + index + 1, text.as_ref())).collect(),
         commit: commit.map_or(range.end + 1, |commit| commit + 1),
         complete: commit.is_some(),
         noflush: options.noflush,
@@ -347,7 +361,18 @@ fn section(
             let _ = context.succeed(&out);
             Ok(())
         }
+        // -h or -V in a line: it ends there.
+        Err(RestoreError { error: Error::Verbatim { code: 0, .. }, .. }) => {
+            // iptables-legacy has told of what it did before; nothing of that can be learned elsewhere.
+            let version = out.ends_with(&format!("({})\n", context.dialect().variant.as_str()));
+            if !version || context.dialect().variant == Variant::Nft {
+                let said = context.rehearse(&alone(lines, &range)).filter(|output| output.status.success());
+                out = said.map_or(out, |output| String::from_utf8_lossy(&output.stdout).into_owned());
+            }
+            Err(context.succeed(&out))
+        }
         Err(failure) => {
+            let _ = context.succeed(&told_until(&section, &failure, out, context.dialect().variant));
             let refused =
                 matches!(&failure.error, Error::Resource(_) | Error::Table(_)) && failure.line == section.commit;
             match (refused && by == CarrierKind::Nft)
@@ -364,6 +389,22 @@ fn section(
             }
         }
     }
+}
+
+/// What iptables-restore has said before a line failed. iptables-nft does what it has read at the end of the table: where it
+/// could not read a line the comments are all that it has said.
+fn told_until(section: &Section<'_>, failure: &RestoreError, told: String, variant: Variant) -> String {
+    let unread = match &failure.error {
+        Error::Parameter(text) => !is_late(text),
+        Error::BareParameter(_) | Error::WrongFamily => true,
+        Error::Verbatim { .. } => !section.complete,
+        _ => false,
+    };
+    if variant == Variant::Legacy || !section.comments || !unread {
+        return told;
+    }
+    let before = section.lines.iter().take_while(|(number, _)| *number < failure.line);
+    before.filter(|(_, text)| text.starts_with('#')).map(|(_, text)| *text).collect()
 }
 
 /// Fails as the backend does: with the number of the line.
@@ -389,23 +430,23 @@ fn explain(
     }
     let rehearsed = context.in_the_backends_words(failure.error, table, &alone(lines, range));
     let dialect = context.dialect();
-    // iptables-nft looks for the chains that are jumped to when all of the table has been read.
-    let late = |text: &str| text.starts_with("Chain '") && text.ends_with("' does not exist");
     let line = match &rehearsed {
-        Error::Parameter(text) if dialect.variant == Variant::Nft && late(text) => range.end + 1,
+        Error::Parameter(text) if dialect.variant == Variant::Nft && is_late(text) => range.end + 1,
         _ => failure.line,
     };
     context.fail(&numbered(rehearsed, line, &dialect, context.front.name()))
+}
+
+/// iptables-nft looks for the chains that are jumped to when all of the table has been read.
+fn is_late(text: &str) -> bool {
+    text.starts_with("Chain '") && text.ends_with("' does not exist")
 }
 
 /// The file with nothing in it but one table, at its own place.
 fn alone(lines: &[&[u8]], range: &std::ops::Range<usize>) -> Vec<u8> {
     let head = range.start.saturating_sub(1);
     let mut text = vec![b'\n'; head];
-    for line in lines.get(head..lines.len().min(range.end + 1)).unwrap_or_default() {
-        text.extend_from_slice(line);
-        text.push(b'\n');
-    }
+    lines.get(head..lines.len().min(range.end + 1)).unwrap_or_default().iter().for_each(|l| text.extend_from_slice(l));
     text
 }
 
@@ -447,9 +488,9 @@ mod tests {
     use super::{Carried, CarrierKind, How, Part, parts};
 
     fn taken_apart(file: &str) -> Vec<Part<'static>> {
-        let lines: Vec<&[u8]> = file.split('\n').map(str::as_bytes).collect();
+        let lines = crate::iptables::restore::pieces(file.as_bytes());
         let carried = [Carried { table: "raw", how: How::By(CarrierKind::Nft), why: String::new() }];
-        parts(&lines, &carried, &super::Options::default())
+        parts(&lines, &carried, &super::Options::default(), crate::iptables::dialect::Variant::Legacy)
     }
 
     #[test]

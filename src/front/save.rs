@@ -1,5 +1,6 @@
 //! `iptables-save` and `ip6tables-save`: the backend's tables and the carried ones in one file.
 
+use super::RESOURCE_PROBLEM;
 use super::alone;
 use super::context::{Context, exit_code, may_administer};
 use super::host;
@@ -22,14 +23,23 @@ const NFT_ORDER: [&str; 5] = ["mangle", "security", "raw", "filter", "nat"];
 
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {
-    let options = match alone::heed(context, Options::read(Tool::Save, &context.args)) {
+    if !may_administer() && context.has_backend() {
+        return context.pass_through();
+    }
+    let whole = || context.hosting().is_none() && context.held_tables().is_ok_and(|tables| tables.is_empty());
+    let options = match alone::heed(context, Options::read(Tool::Save, &context.args), whole) {
         Ok(options) => options,
         Err(answer) => return answer,
     };
     if !may_administer() {
-        return if context.has_backend() { context.pass_through() } else { context.fail(&alone::not_permitted()) };
+        return context.fail(&alone::not_permitted());
     }
-    match carried(context, &options) {
+    let warn = || context.warn(&vec!["-b/--binary option is not implemented".to_owned(); options.binary]);
+    match carried(context, &options).inspect(|sections| {
+        if sections.is_some() {
+            warn()
+        }
+    }) {
         Ok(None) => context.pass_through(),
         Ok(Some(sections)) => match assemble(context, &options, sections) {
             Ok((text, 0)) => deliver(context, &options, &text),
@@ -164,7 +174,14 @@ fn split(file: &str) -> Vec<(String, String)> {
 }
 
 fn deliver(context: &Context, options: &Options, text: &str) -> ExitCode {
-    let Some(path) = &options.file else { return context.succeed(text) };
+    let Some(path) = &options.file else {
+        let mut stdout = std::io::stdout().lock();
+        // The original says nothing of a file that it could not write.
+        return match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(RESOURCE_PROBLEM),
+        };
+    };
     match File::create(path).and_then(|mut file| file.write_all(text.as_bytes())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context

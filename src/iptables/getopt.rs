@@ -82,6 +82,11 @@ impl<'a> Scanner<'a> {
         Some(word)
     }
 
+    /// Whether letters are left in the word that the last option stood in.
+    pub fn in_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// Index of the word that is read next.
     pub fn position(&self) -> usize {
         self.next

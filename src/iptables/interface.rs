@@ -18,7 +18,7 @@ pub struct InterfaceMatch {
 }
 
 impl InterfaceMatch {
-    /// Checks the name. Names that no kernel would give only earn a warning of iptables, which is not repeated here.
+    /// Checks the name. One that no kernel would give only earns a warning.
     pub fn parse(name: &str, inverted: bool, dialect: &Dialect) -> Result<Self, Error> {
         if name.is_empty() {
             return Err(Error::Parameter("Empty interface is likely to be undesired".to_owned()));

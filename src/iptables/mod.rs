@@ -28,7 +28,7 @@ mod properties;
 
 pub use command::{Command, Invocation};
 pub use list::{ListOptions, chain_header, column_header, list_header};
-pub use parse::{Spot, parse, peek_table, plain_table, spot};
+pub use parse::{Spot, parse, parse_line, peek_table, plain_table, spot};
 pub use restore::quote;
 pub use rule::Rule;
 pub use translate::TranslateContext;

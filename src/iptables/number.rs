@@ -22,6 +22,23 @@ pub fn prefix(text: &str) -> Option<(u64, &str)> {
     Some((number, digits.get(end..)?))
 }
 
+/// Reads the decimal number that `text` begins with as scanf(3) does with `%llu`: blanks and a sign may stand before it, what
+/// is less than 0 wraps round, what is too large becomes the largest.
+pub fn leading(text: &str) -> Option<u64> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let digits = digits.get(..end).filter(|digits| !digits.is_empty())?;
+    Some(match digits.parse::<u64>() {
+        Ok(number) if negative => number.wrapping_neg(),
+        Ok(number) => number,
+        Err(_) => u64::MAX,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +55,17 @@ mod tests {
         assert_eq!(parse("1x", 255), None);
         assert_eq!(parse("08", 255), None);
         assert_eq!(prefix("5/3"), Some((5, "/3")));
+    }
+
+    #[test]
+    fn counters() {
+        assert_eq!(leading(" 12x"), Some(12));
+        assert_eq!(leading("0x10"), Some(0));
+        assert_eq!(leading("-1"), Some(u64::MAX));
+        assert_eq!(leading("18446744073709551616"), Some(u64::MAX));
+        assert_eq!(leading("-18446744073709551616"), Some(u64::MAX));
+        assert_eq!(leading("+7]"), Some(7));
+        assert_eq!(leading(""), None);
+        assert_eq!(leading("- 1"), None);
     }
 }

@@ -175,6 +175,15 @@ pub fn parse(family: Family, args: &[String], dialect: &Dialect) -> Result<Invoc
     parser.invocation()
 }
 
+/// Parses a line of an iptables-restore file, in which `table` is given; `args` are its words.
+pub fn parse_line(family: Family, table: &str, args: &[String], dialect: &Dialect) -> Result<Invocation, Error> {
+    let mut parser = Parser::new(family, args, dialect);
+    parser.table = table.to_owned();
+    parser.restoring = true;
+    parser.read()?;
+    parser.invocation()
+}
+
 /// Reads the kept form of a rule; see [`Rule::from_spec`].
 pub(super) fn spec(family: Family, table: &str, text: &str, chain: Option<&str>) -> Result<Rule, Error> {
     let broken = || parameter(format!("not a rule: {text}"));
@@ -253,6 +262,8 @@ struct Parser<'a> {
     inverted: bool,
     command: Option<Ordered>,
     zero: bool,
+    /// It is a line of a file.
+    restoring: bool,
     /// Letters of the options that were given, for the checks at the end.
     given: Vec<char>,
     table: String,
@@ -268,6 +279,8 @@ struct Parser<'a> {
     /// Options already met, for those that may come once.
     seen: Vec<Id>,
     counters: Option<(u64, u64)>,
+    /// What iptables says of interfaces' names.
+    weird: Vec<String>,
 }
 
 impl<'a> Parser<'a> {
@@ -280,6 +293,7 @@ impl<'a> Parser<'a> {
             inverted: false,
             command: None,
             zero: false,
+            restoring: false,
             given: Vec::new(),
             table: "filter".to_owned(),
             verbose: 0,
@@ -293,6 +307,7 @@ impl<'a> Parser<'a> {
             protocol_loaded: false,
             seen: Vec::new(),
             counters: None,
+            weird: Vec::new(),
         }
     }
 
@@ -389,22 +404,25 @@ impl<'a> Parser<'a> {
                 if inverted {
                     return Err(parameter("unexpected ! flag before --table"));
                 }
+                if self.restoring {
+                    return Err(no_table(self.family));
+                }
                 self.table = text.to_owned();
             }
             'M' => self.modprobe = Some(text.to_owned()),
             'c' => self.set_counters(text)?,
             'w' => {
                 let text = value.map(|value| value.text).or_else(|| self.scanner.detached());
-                let seconds = |t: &str| number::parse(t, u64::from(u32::MAX)).map(|s| s as u32);
+                let seconds = |t: &str| number::leading(t).map(|s| s as u32);
                 self.wait = match text {
                     None => Some(None),
                     Some(t) => Some(Some(seconds(t).ok_or_else(|| parameter("wait seconds not numeric"))?)),
                 };
             }
             'W' => {
-                if value.is_none() {
-                    self.scanner.detached();
-                }
+                let text = value.map(|value| value.text).or_else(|| self.scanner.detached());
+                let text = text.ok_or_else(|| parameter("wait interval value required"))?;
+                number::leading(text).ok_or_else(|| parameter("wait interval not numeric"))?;
                 self.wait_interval = true;
             }
             '4' | '6' => {
@@ -455,13 +473,22 @@ impl<'a> Parser<'a> {
         }
         match &self.command {
             Some(first) if list_and_zero(first.letter, letter) => {
-                self.zero = true;
-                if value.is_none() && self.scanner.detached().is_some() {
-                    self.scanner.detached();
-                }
+                let (listed, zero) = (first.clone(), self.ordered(letter, value)?);
+                // The last chain counts, for both. Behind a number nothing is listed.
+                self.command = Some(match zero.number {
+                    Some(_) => zero,
+                    None => Ordered { chain: zero.chain.or(listed.chain.clone()), ..listed },
+                });
+                self.zero = self.command.as_ref().is_some_and(|command| command.letter != letter);
                 return Ok(());
             }
-            Some(first) if list_and_zero(letter, first.letter) => self.zero = true,
+            Some(first) if list_and_zero(letter, first.letter) && first.number.is_none() => {
+                let zeroed = first.chain.clone();
+                let listed = self.ordered(letter, value)?;
+                self.command = Some(Ordered { chain: listed.chain.clone().or(zeroed), ..listed });
+                self.zero = true;
+                return Ok(());
+            }
             Some(first) => {
                 return Err(parameter(format!("Cannot use -{letter} with -{}", first.letter)));
             }
@@ -548,6 +575,10 @@ impl<'a> Parser<'a> {
         }
         self.give(letter)?;
         let interface = InterfaceMatch::parse(text, inverted, self.dialect)?;
+        if text.contains(['/', ' ', '\t', '\n', '\x0b', '\x0c', '\r']) {
+            let reason = "('/' and ' ' are not allowed by the kernel)";
+            self.weird.push(format!("Warning: weird character in interface `{text}' {reason}."));
+        }
         let slot = if letter == 'i' { &mut self.rule.input } else { &mut self.rule.output };
         *slot = Some(interface);
         Ok(())
@@ -564,8 +595,9 @@ impl<'a> Parser<'a> {
                 None => return Err(parameter(format!("{name} requires packet and byte counter"))),
             },
         };
-        let number =
-            |text: &str, what: &str| text.parse().map_err(|_| parameter(format!("{name} {what} counter not numeric")));
+        let number = |text: &str, what: &str| {
+            number::leading(text).ok_or_else(|| parameter(format!("{name} {what} counter not numeric")))
+        };
         self.counters = Some((number(packets, "packet")?, number(bytes, "byte")?));
         Ok(())
     }
@@ -711,7 +743,7 @@ impl<'a> Parser<'a> {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.weird.clone();
         if self.wait_interval && self.dialect.version >= (1, 8, 8) {
             warnings.push("Ignoring deprecated --wait-interval option.".to_owned());
         }
@@ -898,6 +930,11 @@ fn check_options(name: &str, options: &'static [Opt], seen: impl Fn(u8) -> bool)
 
 fn not_carried(option: &str, name: &str, why: &str) -> Error {
     Error::Refused(Refusal::new(format!("{option} {name}"), why))
+}
+
+/// What iptables-restore says of `-t` in a file.
+pub fn no_table(family: Family) -> Error {
+    parameter(format!("The -t option cannot be used in {}-restore.\n", family.program()))
 }
 
 fn too_long(name: &str) -> Error {

@@ -3,6 +3,27 @@
 
 #![forbid(unsafe_code)]
 
+use super::number;
+
+/// Bytes that iptables-restore takes for one line, newline included (observed: what is longer falls into several).
+const LINE_MAX: usize = 10_239;
+
+/// Bytes of a word in a file that iptables-restore takes at most (observed).
+pub const WORD_MAX: usize = 1023;
+
+/// Words of a line that iptables-restore takes at most (observed).
+pub const WORDS_MAX: usize = 251;
+
+/// Takes a file apart as iptables-restore does, newlines included.
+pub fn pieces(text: &[u8]) -> Vec<&[u8]> {
+    text.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LINE_MAX)).collect()
+}
+
+/// What iptables-restore sees of a piece: a NUL ends it.
+pub fn seen(piece: &[u8]) -> &[u8] {
+    piece.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// One line of a restore file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -24,7 +45,7 @@ pub enum Line {
     /// A rule or any other command, `[packets:bytes]` perhaps before it.
     Command {
         /// In brackets.
-        counters: Option<(u64, u64)>,
+        counters: Option<Bracket>,
         /// Words, quotes taken off.
         args: Vec<String>,
     },
@@ -32,6 +53,23 @@ pub enum Line {
     Commit,
     /// Nothing of these; what is wrong.
     Malformed(Malformation),
+}
+
+/// What stands in brackets before a rule, as it is written: iptables-restore reads it as the words of `--set-counters`, and
+/// only with `--counters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bracket {
+    /// Before the colon.
+    pub packets: String,
+    /// Behind it.
+    pub bytes: String,
+}
+
+impl Bracket {
+    /// Its numbers. `None`: it holds others.
+    pub fn read(&self) -> Option<(u64, u64)> {
+        Some((number::leading(&self.packets)?, number::leading(&self.bytes)?))
+    }
 }
 
 /// What is wrong with a line.
@@ -75,28 +113,35 @@ fn chain(text: &str) -> Line {
     Line::Chain { name: name.to_owned(), policy: policy.to_owned(), counters }
 }
 
-/// `[packets:bytes]`
+/// `[packets:bytes]` behind a chain. What follows the second number is not looked at.
 pub fn counters(text: &str) -> Option<(u64, u64)> {
-    let (packets, bytes) = text.strip_prefix('[')?.split_once(':')?;
-    let bytes = bytes.strip_suffix(']')?;
-    Some((packets.parse().ok()?, bytes.parse().ok()?))
+    let text = text.strip_prefix('[')?;
+    let (packets, bytes) = text.split_once(':')?;
+    let digits = packets.trim_start().trim_start_matches(['-', '+']);
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(())?;
+    Some((number::leading(packets)?, number::leading(bytes)?))
 }
 
 fn command(text: &str) -> Line {
     let (counted, rest) = match text.starts_with('[') {
         false => (None, text),
-        true => {
-            let Some(end) = text.find(']') else { return Line::Malformed(Malformation::Counters) };
-            let (bracket, rest) = text.split_at(end + 1);
-            if !bracket.contains(':') {
-                return Line::Malformed(Malformation::Counters);
-            }
-            (counters(bracket), rest)
-        }
+        true => match bracket(text) {
+            Some((bracket, rest)) => (Some(bracket), rest),
+            None => return Line::Malformed(Malformation::Counters),
+        },
     };
     // A quote that stays open takes in the newline too.
     let args = split(rest).or_else(|| split(&format!("{rest}\n\""))).unwrap_or_default();
     Line::Command { counters: counted, args }
+}
+
+/// `[packets:bytes]` before a rule, and the rule. Colons before the packets and brackets before the bytes are passed over, as
+/// iptables-restore does.
+fn bracket(text: &str) -> Option<(Bracket, &str)> {
+    let rest = text.get(text.find(']')? + 1..)?;
+    let (packets, behind) = text.strip_prefix('[')?.trim_start_matches(':').split_once(':')?;
+    let bytes = behind.trim_start_matches(']').split(']').next().filter(|bytes| !bytes.is_empty())?;
+    Some((Bracket { packets: packets.to_owned(), bytes: bytes.to_owned() }, rest))
 }
 
 /// Takes a rule's words apart; a closing quote ends its word. `None`: a quote is left open.
@@ -175,7 +220,8 @@ mod tests {
         let chain = Line::Chain { name: "foo".to_owned(), policy: "DROP".to_owned(), counters: None };
         assert_eq!(read_line(":foo DROP [x:y]"), chain);
         let args = vec!["-A".to_owned(), "foo".to_owned()];
-        assert_eq!(read_line("[1:2] -A foo"), Line::Command { counters: Some((1, 2)), args });
+        let counters = Some(Bracket { packets: "1".to_owned(), bytes: "2".to_owned() });
+        assert_eq!(read_line("[1:2] -A foo"), Line::Command { counters, args });
         let args = vec!["x".to_owned(), "a\n".to_owned()];
         assert_eq!(read_line("x \"a\n"), Line::Command { counters: None, args });
         assert_eq!(read_line(" "), Line::Command { counters: None, args: Vec::new() });
