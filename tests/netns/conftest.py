@@ -14,14 +14,6 @@ import scene as scenes
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIANTS = ("legacy", "nft")
 NAMES = (*VARIANTS, *(f"xtshim-{variant}" for variant in VARIANTS))
-CONFIG = """backend = "{variant}"
-
-[carriers]
-{carriers}
-[journal]
-file = "{journal}"
-system = false
-"""
 
 
 def pytest_configure(config):
@@ -84,26 +76,31 @@ def original(public):
 
 
 @pytest.fixture(scope="session")
-def shim(public):
-    """Gives ours over a variant with some tables carried by nft: raw, where nothing else is asked for."""
+def program():
+    found = binary()
+    if found is None:
+        pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def shim(request, public):
+    """Gives ours over a variant with some tables carried by nft, or another carrier: raw, where nothing else is asked for."""
     known = {}
 
-    def make(variant, tables=("raw",)):
-        if (variant, tables) not in known:
-            program = binary()
-            if program is None:
-                pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
-            name = f"xtshim-{variant}" if tables == ("raw",) else f"xtshim-{variant}-{'-'.join(tables)}"
+    def make(variant, tables=("raw",), carrier="nft"):
+        key = variant, tables, carrier
+        if key not in known:
+            name = "-".join(["xtshim", variant, *(tables if tables != ("raw",) else ()), *([carrier] if carrier != "nft" else ())])
             directory = public / name
             directory.mkdir()
-            journal = directory / "rewrites.jsonl"
-            config = directory / "xtshim.toml"
-            config.write_text(CONFIG.format(variant=variant, journal=journal, carriers="".join(f'{table} = "nft"\n' for table in tables)))
-            shutil.copy(program, directory / "xtshim")
+            journal, config = directory / "rewrites.jsonl", directory / "xtshim.toml"
+            harness.configure(config, variant, dict.fromkeys(tables, carrier), journal)
+            shutil.copy(request.getfixturevalue("program"), directory / "xtshim")
             for front in harness.FRONTS:
                 (directory / front).symlink_to("xtshim")
-            known[variant, tables] = harness.Subject(name, variant, True, str(directory), str(config), str(journal))
-        return known[variant, tables]
+            known[key] = harness.Subject(name, variant, True, str(directory), str(config), str(journal))
+        return known[key]
 
     return make
 
@@ -131,46 +128,57 @@ def ours(request, shim):
 
 
 @pytest.fixture
-def both(subject, original, tmp_path):
-    """The subject and its original side by side, each in a fresh namespace."""
-    subjects = [original(subject.variant), subject] if subject.ours else [subject]
-    pair = harness.Both(subjects, str(tmp_path / "xtables.lock"))
-    yield pair
-    pair.close()
+def beside(tmp_path):
+    """Gives subjects side by side, each in a fresh namespace. The faults that they collect fail the test at its end."""
+
+    def make(*subjects):
+        make.pairs.append(harness.Both(subjects, str(tmp_path / "xtables.lock")))
+        return make.pairs[-1]
+
+    make.pairs = []
+    yield make
+    for pair in make.pairs:
+        pair.close()
 
 
 @pytest.fixture
-def alone(ours, tmp_path):
-    """Ours in a fresh namespace, nothing beside it."""
-    single = harness.Both([ours], str(tmp_path / "xtables.lock"))
-    yield single
-    single.close()
+def both(subject, original, beside):
+    """The subject and its original side by side."""
+    return beside(original(subject.variant), subject) if subject.ours else beside(subject)
 
 
 @pytest.fixture
-def carried(variant, original, shim, tmp_path):
-    """An original and ours side by side, each in a fresh namespace; ours carries every table by nft."""
-    pair = harness.Both([original(variant), shim(variant, harness.TABLES)], str(tmp_path / "xtables.lock"))
-    yield pair
-    pair.close()
+def alone(ours, beside):
+    """Ours, nothing beside it."""
+    return beside(ours)
 
 
 @pytest.fixture
-def scene(carried):
-    """`carried` with neighbours to send packets from: see scene.py."""
-    made = scenes.Scene(carried)
-    yield made
-    made.close()
+def carried(variant, original, shim, beside):
+    """An original and ours side by side; ours carries every table by nft."""
+    return beside(original(variant), shim(variant, harness.TABLES))
+
+
+@pytest.fixture
+def scenery():
+    """Gives subjects that stand side by side neighbours to send packets from: see scene.py."""
+    with contextlib.ExitStack() as stack:
+        yield lambda pair: stack.enter_context(contextlib.closing(scenes.Scene(pair)))
+
+
+@pytest.fixture
+def scene(carried, scenery):
+    """`carried` with neighbours."""
+    return scenery(carried)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Calls the test, then has the pair's collected faults fail it."""
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    pyfuncitem.obj(**arguments)
-    for name in ("both", "alone", "carried", "scene"):
-        if name in arguments:
-            getattr(arguments[name], "both", arguments[name]).verdict()
+    """Calls the test, then has the collected faults fail it."""
+    pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    if "beside" in pyfuncitem.funcargs:
+        for pair in pyfuncitem.funcargs["beside"].pairs:
+            pair.verdict()
     return True
 
 

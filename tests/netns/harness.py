@@ -144,6 +144,17 @@ class Subject:
         return {"XTSHIM_CONFIG": self.config} if self.ours else {}
 
 
+def configure(path, variant=None, carriers=None, journal="none", backends=None):
+    """Writes a configuration of ours: over which `variant`, by what each table is carried ({table: carrier}), the file of
+    the journal, and the directory of the backends."""
+    lines = [f'backend = "{variant}"'] if variant else []
+    if backends:
+        lines += ["[backends]", f'directory = "{backends}"']
+    if carriers:
+        lines += ["[carriers]", *(f'{table} = "{carrier}"' for table, carrier in carriers.items())]
+    path.write_text("\n".join([*lines, "[journal]", f'file = "{journal}"', "system = false", ""]))
+
+
 @dataclasses.dataclass
 class Result:
     """What a caller sees of one call."""
@@ -159,7 +170,7 @@ class Result:
 BASE_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def execute(argv, stdin=None, env=None, timeout=60, **more):
+def execute(argv, stdin=None, env=None, timeout=180, **more):
     """Runs `argv` and catches everything it says. `stdin` is bytes or None (/dev/null)."""
     feed = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
     done = subprocess.run(argv, capture_output=True, env={**BASE_ENVIRONMENT, **(env or {})}, timeout=timeout, **feed, **more)

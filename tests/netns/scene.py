@@ -35,7 +35,6 @@ import socket
 import struct
 import typing
 
-import harness
 import packets as p
 
 SO_RCVMARK, SO_RCVPRIORITY = 75, 82  # asm-generic/socket.h; the second from Linux 6.14 on
@@ -104,7 +103,7 @@ class Host:
 
     def __init__(self, place):
         self.place = place
-        place.settings({"ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0, "ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv6/auto_flowlabels": 0, "ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0})
+        place.settings({"ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0, "ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv6/auto_flowlabels": 0, "ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0, "ipv4/tcp_synack_retries": 0})
         self.wires = {"left": p.Wire(place), "right": p.Wire(place, "eth1", (p.INNER4, p.INNER6, p.INNER_MAC), (p.BEYOND4, p.BEYOND6, p.BEYOND_MAC))}
         with place.entered():
             self.taps = {side: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003)) for side in self.wires}

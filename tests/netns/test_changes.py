@@ -327,5 +327,8 @@ def test_helper(scene):
                         assert accepted.recv(99) == b"data"
 
     scene.both.each(talk)
-    counts = [line.split(" -c ")[1].split()[0] for line in scene.run("iptables -vS INPUT").out.decode().splitlines() if line.startswith("-A")]
-    assert counts[0] == counts[1] != "0" and counts[2:4] == ["0", "0"] and counts[4] != "0", counts
+    # How many packets TCP takes for it depends on how busy the machine is.
+    for subject, place in scene.both.places:
+        lines = scene.both.call(subject, place, ["iptables", "-vS", "INPUT"]).out.decode().splitlines()
+        counts = [int(line.split(" -c ")[1].split()[0]) for line in lines if line.startswith("-A")]
+        assert counts[0] == counts[1] > counts[4] == 1 and counts[2:4] == [0, 0], (subject.name, lines)

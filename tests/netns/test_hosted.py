@@ -1,13 +1,12 @@
 """Raw in another table of the real iptables: what is said of it, what the other table's own commands see, and what
 becomes of packets, beside an original that has a raw table.
 
-A longer run: XTSHIM_HOSTED_PAIRS=20000. A seed that was printed: XTSHIM_HOSTED_SEED=….
+The same packets each time. More of them: XTSHIM_HOSTED_PAIRS=20000; others: XTSHIM_HOSTED_SEED=….
 """
 
 import os
 import random
 import re
-import shutil
 import struct
 import subprocess
 import threading
@@ -15,7 +14,6 @@ import time
 
 import pytest
 
-import conftest
 import harness
 import packets as p
 import scene as scenes
@@ -24,42 +22,18 @@ import test_corpus as corpus
 HOSTS = ("mangle", "filter")
 FRONT = {4: "iptables", 6: "ip6tables"}
 PAIRS = int(os.environ.get("XTSHIM_HOSTED_PAIRS", "2000"))
-SEED = os.environ.get("XTSHIM_HOSTED_SEED")
+SEED = os.environ.get("XTSHIM_HOSTED_SEED", "20261121")
 EXCHANGES = 40  # for each rule set
-CONFIG = """backend = "{variant}"
-[carriers]
-raw = "{host}"
-[journal]
-file = "{journal}"
-system = false
-"""
 # Where the host's own table is asked about, our jumps standing in it.
 CHAIN = {"mangle": "PREROUTING", "filter": "FORWARD"}
 CONTAINER = {4: "172.17.0.2", 6: "fd17::2"}
 LISTINGS = ("-S", "-vS", "-nL", "-nvxL", "-nL --line-numbers", "-nvL --line-numbers")
 
 
-@pytest.fixture(scope="session")
-def hosting(public):
+@pytest.fixture
+def hosting(shim):
     """Gives ours over a variant, with raw in the table `host`."""
-    known = {}
-
-    def make(variant, host):
-        if (variant, host) not in known:
-            program = conftest.binary()
-            if program is None:
-                pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
-            directory = public / f"hosted-{variant}-{host}"
-            directory.mkdir()
-            journal, config = directory / "rewrites.jsonl", directory / "xtshim.toml"
-            config.write_text(CONFIG.format(variant=variant, host=host, journal=journal))
-            shutil.copy(program, directory / "xtshim")
-            for front in harness.FRONTS:
-                (directory / front).symlink_to("xtshim")
-            known[variant, host] = harness.Subject(directory.name, variant, True, str(directory), str(config), str(journal))
-        return known[variant, host]
-
-    return make
+    return lambda variant, host: shim(variant, carrier=host)
 
 
 @pytest.fixture(params=HOSTS)
@@ -68,20 +42,15 @@ def host(request):
 
 
 @pytest.fixture
-def pair(variant, host, original, hosting, tmp_path):
-    """An original and ours, each in a fresh namespace."""
-    both = harness.Both([original(variant), hosting(variant, host)], str(tmp_path / "xtables.lock"))
-    yield both
-    both.close()
+def pair(variant, host, original, hosting, beside):
+    """An original and ours."""
+    return beside(original(variant), hosting(variant, host))
 
 
 @pytest.fixture
-def legacy(host, original, hosting, tmp_path):
+def legacy(host, original, hosting, beside, scenery):
     """The same over iptables-legacy alone, with neighbours to send packets from."""
-    made = scenes.Scene(harness.Both([original("legacy"), hosting("legacy", host)], str(tmp_path / "xtables.lock")))
-    yield made
-    made.both.close()
-    made.close()
+    return scenery(beside(original("legacy"), hosting("legacy", host)))
 
 
 def docker(family, table="raw"):
@@ -132,23 +101,18 @@ def test_commands_on_raw(pair, host, family):
     pair.run(f"{front}-restore --noflush", 1, stdin=b"*raw\n-F\n-D PREROUTING 77\nCOMMIT\n")
     pair.run(f"{front} -t raw -S", 0)
     pair.state()
-    pair.verdict()
 
 
-def test_policies_and_returns_in_mangle(variant, original, hosting, tmp_path):
-    pair = harness.Both([original(variant), hosting(variant, "mangle")], str(tmp_path / "lock"))
-    try:
-        for line in ("-P OUTPUT DROP", "-A OUTPUT -p udp -j RETURN", "-A OUTPUT -p icmp -j ACCEPT", "-A OUTPUT -d 10.0.0.0/8 ! -o eth0", "-A PREROUTING -p tcp --dport 1:9 -m comment --comment 'a \"b\" $c' -j DROP", "-A PREROUTING -s 10.1.0.0/16 ! -p udp -m mark --mark 1/3 -j RETURN"):
-            pair.run(f"iptables -t raw {line}", 0)
-        for listing in LISTINGS:
-            pair.run(f"iptables -t raw {listing}", 0)
-        pair.run("iptables -t raw -P OUTPUT ACCEPT", 0)
-        pair.run("iptables -t raw -P INPUT DROP", 1)
-        pair.run("iptables -t raw -S", 0)
-        pair.state()
-    finally:
-        pair.close()
-    pair.verdict()
+def test_policies_and_returns_in_mangle(variant, original, hosting, beside):
+    pair = beside(original(variant), hosting(variant, "mangle"))
+    for line in ("-P OUTPUT DROP", "-A OUTPUT -p udp -j RETURN", "-A OUTPUT -p icmp -j ACCEPT", "-A OUTPUT -d 10.0.0.0/8 ! -o eth0", "-A PREROUTING -p tcp --dport 1:9 -m comment --comment 'a \"b\" $c' -j DROP", "-A PREROUTING -s 10.1.0.0/16 ! -p udp -m mark --mark 1/3 -j RETURN"):
+        pair.run(f"iptables -t raw {line}", 0)
+    for listing in LISTINGS:
+        pair.run(f"iptables -t raw {listing}", 0)
+    pair.run("iptables -t raw -P OUTPUT ACCEPT", 0)
+    pair.run("iptables -t raw -P INPUT DROP", 1)
+    pair.run("iptables -t raw -S", 0)
+    pair.state()
 
 
 REFUSED = {
@@ -239,7 +203,6 @@ def test_the_other_table_does_not_show_what_it_holds(pair, host, family):
     run(f"-I {chain} 2 -p udp", 1)
     run(f"-A {chain} -p udp", 0)
     pair.state()
-    pair.verdict()
 
 
 @pytest.mark.parametrize("options", ("", "--noflush", "--counters", "--noflush --test"))
@@ -266,7 +229,6 @@ def test_the_other_table_is_restored(pair, host, options):
         pair.run(f"iptables -t {host} -vS", 0)
         pair.run("iptables -t raw -S", 0)
     pair.state()
-    pair.verdict()
 
 
 def test_the_lock_is_waited_for_as_the_original_does(pair, host, tmp_path):
@@ -281,7 +243,6 @@ def test_the_lock_is_waited_for_as_the_original_does(pair, host, tmp_path):
             pair.run(f"iptables -w 1 -t {table} -S", 4)
             pair.run(f"iptables -w 1 -t {table} -I {CHAIN[table] if table != 'raw' else 'PREROUTING'} -d 10.0.0.1 -i a -j DROP", 4)
     pair.run(f"iptables -w 1 -t {host} -S", 0)
-    pair.verdict()
 
 
 def test_protection_never_lapses_while_others_are_at_work(legacy, host):
@@ -575,39 +536,34 @@ def compare(scene, family, rules_of, load, seed, pairs):
 @pytest.mark.parametrize("family", (4, 6))
 def test_packets(legacy, host, family):
     arrange(legacy, family)
-    seed = SEED or f"{host}-{family}-{random.randrange(1 << 32)}"
+    seed = f"{host}-{family}-{SEED}"
 
     def load(lines):
         file = "*raw\n" + "\n".join(lines) + "\nCOMMIT\n"
         legacy.run(f"{FRONT[family]}-restore", 0, stdin=file.encode())
 
     faults, kept, passed = compare(legacy, family, RULES[host], load, seed, PAIRS)
-    legacy.both.verdict()
     assert not faults, f"{len(faults)} of the packets met something else\n" + "\n\n".join(faults)
     assert kept > PAIRS / 20 and passed > PAIRS / 5, (seed, kept, passed)
 
 
 @pytest.mark.parametrize("family", (4, 6))
-def test_it_shows_when_filter_looks_at_translated_destinations(original, tmp_path, family):
+def test_it_shows_when_filter_looks_at_translated_destinations(original, beside, scenery, family):
     """The comparison above finds the mistake that is easiest to make."""
     legacy = original("legacy")
-    made = scenes.Scene(harness.Both([legacy, legacy], str(tmp_path / "lock")))
-    try:
-        arrange(made, family)
+    made = scenery(beside(legacy, legacy))
+    arrange(made, family)
 
-        def load(lines):
-            real, naive = made.both.places
-            answer = made.both.call(*real, [f"{FRONT[family]}-restore"], ("*raw\n" + "\n".join(lines) + "\nCOMMIT\n").encode())
-            assert answer.rc == 0, answer.text()
-            rules = [line.replace("PREROUTING", chain) for line in lines[2:] for chain in ("INPUT", "FORWARD")]
-            answer = made.both.call(*naive, [f"{FRONT[family]}-restore"], ("*filter\n" + "\n".join(rules) + "\nCOMMIT\n").encode())
-            assert answer.rc == 0, answer.text()
+    def load(lines):
+        real, naive = made.both.places
+        answer = made.both.call(*real, [f"{FRONT[family]}-restore"], ("*raw\n" + "\n".join(lines) + "\nCOMMIT\n").encode())
+        assert answer.rc == 0, answer.text()
+        rules = [line.replace("PREROUTING", chain) for line in lines[2:] for chain in ("INPUT", "FORWARD")]
+        answer = made.both.call(*naive, [f"{FRONT[family]}-restore"], ("*filter\n" + "\n".join(rules) + "\nCOMMIT\n").encode())
+        assert answer.rc == 0, answer.text()
 
-        faults, *_ = compare(made, family, rules_for_filter, load, "naive", 400)
-        assert any("published" in fault or "masqueraded" in fault for fault in faults)
-    finally:
-        made.both.close()
-        made.close()
+    faults, *_ = compare(made, family, rules_for_filter, load, "naive", 400)
+    assert any("published" in fault or "masqueraded" in fault for fault in faults)
 
 
 # What stands in filter's chains, and the packets that show when it is gone.
@@ -621,27 +577,23 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("part", NEEDED)
-def test_each_part_of_what_filter_holds_is_needed(original, hosting, tmp_path, part):
+def test_each_part_of_what_filter_holds_is_needed(original, hosting, beside, scenery, part):
     theirs, ours = original("legacy"), hosting("legacy", "filter")
-    made = scenes.Scene(harness.Both([theirs, ours], str(tmp_path / "lock")))
-    try:
-        arrange(made, 4)
+    made = scenery(beside(theirs, ours))
+    arrange(made, 4)
 
-        def behind(*argv):
-            answer = made.both.call(theirs, made.both.places[1][1], ["iptables", *argv])
-            assert answer.rc == 0, answer.text()
-            return answer.out.decode().splitlines()
+    def behind(*argv):
+        answer = made.both.call(theirs, made.both.places[1][1], ["iptables", *argv])
+        assert answer.rc == 0, answer.text()
+        return answer.out.decode().splitlines()
 
-        def load(lines):
-            behind("-F")
-            behind("-X")
-            made.run("iptables-restore", 0, stdin=("*raw\n" + "\n".join(lines) + "\nCOMMIT\n").encode())
-            for line in behind("-S"):
-                if part in line:
-                    behind(*line.replace("-A", "-D", 1).split())
+    def load(lines):
+        behind("-F")
+        behind("-X")
+        made.run("iptables-restore", 0, stdin=("*raw\n" + "\n".join(lines) + "\nCOMMIT\n").encode())
+        for line in behind("-S"):
+            if part in line:
+                behind(*line.replace("-A", "-D", 1).split())
 
-        faults, *_ = compare(made, 4, rules_for_filter, load, part, 1600)
-        assert any(fault.split(": ")[1].split(",")[0] in NEEDED[part] for fault in faults), faults
-    finally:
-        made.both.close()
-        made.close()
+    faults, *_ = compare(made, 4, rules_for_filter, load, part, 1600)
+    assert any(fault.split(": ")[1].split(",")[0] in NEEDED[part] for fault in faults), faults

@@ -316,26 +316,21 @@ def test_redirect_to_a_local_listener(scene, side):
         again = side.ends(scene.hosts[-1].send(p.tcp(sport=4321, dport=80, **side.across()), "left", 0))
         assert [end[1:3] for end in again if end[0] == "left"] == [(side.right, 80)]
         scene.hosts[0].send(p.tcp(sport=4321, dport=80, **side.across()), "left", 0)
-    for host in scene.hosts:
-        with host.place.entered():
-            sock = socket.socket(socket.AF_INET6 if side.six else socket.AF_INET, socket.SOCK_DGRAM)
-        with sock:
-            sock.bind(("::" if side.six else "0.0.0.0", 5300))
-            sock.settimeout(1)
-            scene.forget()
-            host.send(p.udp(sport=5555, dport=53, payload=b"redirected", **side.across()), "left", 0)
-            assert sock.recv(99) == b"redirected"
+
+    def takes(address, packet, at):
+        scene.forget()
+        for host in scene.hosts:
+            with host.place.entered():
+                sock = socket.socket(socket.AF_INET6 if side.six else socket.AF_INET, socket.SOCK_DGRAM)
+            with sock:
+                sock.bind((address, 5300))
+                host.send(packet, at, 0)
+                assert sock.recv(99, socket.MSG_DONTWAIT) == packet[-10:]
+
+    takes("::" if side.six else "0.0.0.0", p.udp(sport=5555, dport=53, payload=b"redirected", **side.across()), "left")
     # What the host itself sends goes to its loopback address.
     scene.run(f"{side.front} -t nat -A OUTPUT -p udp --dport 99 -j REDIRECT --to-ports 5300", 0)
-    scene.forget()
-    for host in scene.hosts:
-        with host.place.entered():
-            sock = socket.socket(socket.AF_INET6 if side.six else socket.AF_INET, socket.SOCK_DGRAM)
-        with sock:
-            sock.bind(("::1" if side.six else "127.0.0.1", 5300))
-            sock.settimeout(1)
-            host.send(p.udp(dport=99, payload=b"to oneself", source=side.far, target=side.right), "host", 0)
-            assert sock.recv(99) == b"to oneself"
+    takes("::1" if side.six else "127.0.0.1", p.udp(dport=99, payload=b"to oneself", source=side.far, target=side.right), "host")
     scene.run(f"{side.front} -t nat -vS", 0)
 
 

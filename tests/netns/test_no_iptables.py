@@ -54,8 +54,7 @@ class Bare:
         self.original, self.directory, self.program = original, directory, program
         self.via = ABSENT if way == "none-installed" else ()
         config = directory / "xtshim.toml"
-        where = "" if self.via else f'[backends]\ndirectory = "{directory}"\n'
-        config.write_text(f'{where}[journal]\nfile = "{directory}/journal"\nsystem = false\n')
+        harness.configure(config, journal=f"{directory}/journal", backends=None if self.via else directory)
         self.env = {"XTSHIM_CONFIG": str(config), "XTABLES_LOCKFILE": str(directory / "lock")}
         for front in harness.FRONTS:
             (directory / f"xtshim-{front}").symlink_to(program)
@@ -85,10 +84,7 @@ class Bare:
 
 
 @pytest.fixture(params=WAYS)
-def bare(request, original, tmp_path):
-    program = conftest.binary()
-    if program is None:
-        pytest.skip("xtshim is not built")
+def bare(request, original, program, tmp_path):
     pair = Bare(request.param, original("nft"), program, tmp_path)
     yield pair
     pair.close()

@@ -1,7 +1,5 @@
 """iptables-save and iptables-restore with raw carried beside tables that pass through."""
 
-import subprocess
-
 import pytest
 
 import harness

@@ -107,7 +107,7 @@ def test_lock_held_at_the_first_call(alone, choice, tmp_path):
     """The probe meets a held lock: what it could not find out is unknown, and asked again."""
     (subject, place), = alone.places
     config = tmp_path / "xtshim.toml"
-    config.write_text(f'backend = "{subject.variant}"\n[carriers]\nraw = "{choice}"\n[journal]\nfile = "none"\nsystem = false\n')
+    harness.configure(config, subject.variant, {"raw": choice})
     cache = tmp_path / "run"
     cache.mkdir()
     via = ("unshare", "-m", "sh", "-c", f'mount --bind {cache} /run && exec "$@"', "sh")

@@ -8,7 +8,6 @@ what 1.8.11 says: the backend that ours is told of calls itself by that version.
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tarfile
 
@@ -54,8 +53,7 @@ def stage(directory, variant, program):
         (backends / name).chmod(0o755)
     (bin / f"xtables-{variant}-multi").symlink_to(program)
     config = directory / "suite.toml"
-    carriers = "".join(f'{table} = "nft"\n' for table in harness.TABLES)
-    config.write_text(f'backend = "{variant}"\n[backends]\ndirectory = "{backends}"\n[carriers]\n{carriers}[journal]\nsystem = false\nfile = "none"\n')
+    harness.configure(config, variant, dict.fromkeys(harness.TABLES, "nft"), backends=backends)
     return {**harness.BASE_ENVIRONMENT, "PATH": f"{bin}:{harness.BASE_ENVIRONMENT['PATH']}", "XTSHIM_CONFIG": str(config)}
 
 

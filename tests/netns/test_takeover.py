@@ -5,23 +5,14 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 
 import pytest
 
-import conftest
 import harness
 import packets
 
-CONFIG = """backend = "{variant}"
-[carriers]
-{carriers}
-[journal]
-file = "{journal}"
-system = false
-"""
 DROP = ("-A", "INPUT", "-p", "udp", "--dport", "4000", "-j", "DROP")
 OTHER = ("-A", "OUTPUT", "-o", "nowhere", "-j", "ACCEPT")
 RULES = b"""*filter
@@ -50,7 +41,7 @@ class Machine:
         self.configure(tables)
 
     def configure(self, tables):
-        (self.directory / "xtshim.toml").write_text(CONFIG.format(variant=self.variant, journal=self.journal, carriers="".join(f'{table} = "nft"\n' for table in tables)))
+        harness.configure(self.directory / "xtshim.toml", self.variant, dict.fromkeys(tables, "nft"), self.journal)
 
     def theirs(self, *argv, stdin=None):
         """The original, behind our back."""
@@ -91,10 +82,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(variant, original, tmp_path):
-    program = conftest.binary()
-    if program is None:
-        pytest.skip("xtshim is not built")
+def machine(variant, original, program, tmp_path):
     made = Machine(variant, original, program, tmp_path)
     yield made
     made.place.close()
@@ -368,7 +356,7 @@ def test_hand_back_needs_somebody(machine):
     machine.ours("iptables", *DROP)
     empty = machine.directory / "empty"
     empty.mkdir()
-    (machine.directory / "xtshim.toml").write_text(f'[backends]\ndirectory = "{empty}"\n[journal]\nfile = "none"\nsystem = false\n')
+    harness.configure(machine.directory / "xtshim.toml", backends=empty)
     answer = machine.ours("flush", "--hand-back", rc=1)
     assert b"ip filter: still carried: there is no iptables to give it to\n" == answer.out and machine.dropped()
 

@@ -1,6 +1,5 @@
 """Others may take carried rules away, change or add to them: each answer is still true. And two fronts at once."""
 
-import os
 import shlex
 import subprocess
 

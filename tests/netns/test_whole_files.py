@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-import conftest
 import harness
 
 FRONTS = ("iptables", "ip6tables")
@@ -297,10 +296,9 @@ exec {real} "$@"
 
 
 @pytest.fixture
-def lame(variant, original, tmp_path):
+def lame(variant, original, program, beside, tmp_path):
     """An original, and ours over the same less its table nat, with nothing said in the configuration about tables."""
-    program = tmp_path / "xtshim"
-    program.symlink_to(conftest.binary())
+    (tmp_path / "xtshim").symlink_to(program)
     directory = tmp_path / "backends"
     directory.mkdir()
     for family in FRONTS:
@@ -311,12 +309,9 @@ def lame(variant, original, tmp_path):
             path.chmod(0o755)
             (tmp_path / f"{family}{suffix}").symlink_to("xtshim")
     config, journal = tmp_path / "xtshim.toml", tmp_path / "journal.jsonl"
-    config.write_text(f'[backends]\ndirectory = "{directory}"\n[journal]\nfile = "{journal}"\nsystem = false\n')
+    harness.configure(config, journal=journal, backends=directory)
     ours = harness.Subject(f"xtshim-{variant}-lame", variant, True, str(tmp_path), str(config), str(journal))
-    pair = harness.Both([original(variant), ours], str(tmp_path / "lock"))
-    yield pair
-    pair.verdict()
-    pair.close()
+    return beside(original(variant), ours)
 
 
 def test_one_table_that_the_backend_lacks(lame, front):
