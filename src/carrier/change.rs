@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::nft::Builtin;
-use super::table::{Base, Chain, Held, Policy, Table};
+use super::table::{Base, Chain, Held, Policy, Table, Unread};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::TranslateContext;
@@ -95,7 +95,8 @@ impl<'a> Writer<'a> {
             let rules: Vec<&Held> = now.iter().flat_map(|chain| &chain.rules).collect();
             let kept: HashSet<u64> = rules.iter().flat_map(|held| &held.handles).copied().collect();
             let name = now.map_or(chain.name.as_str(), |chain| chain.name.as_str());
-            if kept.is_empty() && chain.rules.len() > 1 {
+            // Flushing would take the rules with it that were not read.
+            if kept.is_empty() && chain.rules.len() > 1 && before.unread == Unread::Nothing {
                 self.batch.flush_chain(self.at(), name);
             } else {
                 for handle in chain.rules.iter().flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle))
@@ -151,6 +152,13 @@ impl<'a> Writer<'a> {
                 continue;
             }
             let next = chain.rules.iter().skip(index + 1).find_map(|later| later.handles.first());
+            if table.unread == Unread::Behind {
+                // Each goes to the front, so the last one first.
+                for (rule, data) in parts.iter().rev() {
+                    self.batch.add_rule(self.at(), &chain.name, Position::Prepend, rule, data);
+                }
+                continue;
+            }
             let position = next.map_or(Position::Append, |handle| Position::BeforeHandle(*handle));
             for (rule, data) in &parts {
                 self.batch.add_rule(self.at(), &chain.name, position, rule, data);
@@ -228,7 +236,14 @@ mod tests {
     use crate::nft::Action;
 
     fn table(chains: Vec<Chain>) -> Table {
-        Table { family: Family::V4, name: "raw".to_owned(), chains, exists: true, renewed: false }
+        Table {
+            family: Family::V4,
+            name: "raw".to_owned(),
+            chains,
+            exists: true,
+            renewed: false,
+            unread: Unread::Nothing,
+        }
     }
 
     fn chain(name: &str, handle: Option<u64>, rules: Vec<Held>) -> Chain {

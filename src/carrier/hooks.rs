@@ -12,6 +12,11 @@ use std::collections::HashMap;
 /// Extensions whose hooks nf_tables does not see to by itself.
 const CHOOSY: [&str; 8] = ["owner", "socket", "rpfilter", "realm", "devgroup", "policy", "CLASSIFY", "TPROXY"];
 
+/// Whether it matters from where a rule of this text is reached.
+pub fn is_choosy(spec: &str) -> bool {
+    CHOOSY.iter().any(|name| spec.contains(name))
+}
+
 /// Built-in chains, each a bit in the order of the table.
 type Hooks = u8;
 
@@ -20,15 +25,14 @@ type Hooks = u8;
 /// # Errors
 /// What the backend says when its kernel refuses a rule.
 pub fn check(before: &Table, after: &Table, dialect: &Dialect) -> Result<(), Error> {
-    let choosy = |spec: &str| CHOOSY.iter().any(|name| spec.contains(name));
-    if !after.chains.iter().flat_map(|chain| &chain.rules).any(|held| choosy(&held.spec)) {
+    if !after.chains.iter().flat_map(|chain| &chain.rules).any(|held| is_choosy(&held.spec)) {
         return Ok(());
     }
     let (was, is) = (reach(before), reach(after));
     for chain in after.chains.iter().filter(|chain| chain.base.is_none()) {
         let now = is.get(chain.name.as_str()).copied().unwrap_or(0);
         let earlier = chain.origin.as_ref().and_then(|(name, _)| was.get(name.as_str())).copied().unwrap_or(0);
-        for held in chain.rules.iter().filter(|held| choosy(&held.spec)) {
+        for held in chain.rules.iter().filter(|held| is_choosy(&held.spec)) {
             let unchecked = if held.handles.is_empty() { now } else { now & !earlier };
             if unchecked == 0 {
                 continue;

@@ -7,7 +7,7 @@
 
 use super::change::{self, Change, Place};
 use super::hooks;
-use super::table::{Base, Chain, Held, Policy, Session, Table};
+use super::table::{Base, Chain, Held, Policy, Session, Table, Unread};
 use super::takeover::MARKS;
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
@@ -16,7 +16,7 @@ use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::{NAME_MAX, no_table};
 use crate::iptables::restore::{self, Bracket, Line};
-use crate::iptables::{self, Command, Invocation};
+use crate::iptables::{self, Command, Invocation, Rule};
 use crate::nft::userdata::{self, Decoded};
 use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
 use crate::rules;
@@ -82,6 +82,55 @@ pub struct NftCarrier {
     pub(super) dialect: Dialect,
 }
 
+/// How much of a table a command has to see. Chains are always read, rules are many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum View {
+    /// All of it.
+    Whole,
+    /// One chain's rules.
+    Chain(String),
+    /// Those of one chain's rules that have one of these texts.
+    Texts { chain: String, texts: Vec<String> },
+    /// No rules.
+    Chains(Unread),
+}
+
+impl View {
+    fn of(command: &Command, table: &str) -> Self {
+        match command {
+            Command::Check { chain, rules } | Command::DeleteRule { chain, rules } => {
+                Self::Texts { chain: chain.clone(), texts: rules.iter().map(Rule::spec).collect() }
+            }
+            Command::ListRules { chain: Some(chain), zero: false, .. } | Command::DeleteNumber { chain, .. } => {
+                Self::Chain(chain.clone())
+            }
+            // With a jump other rules can be reached from elsewhere than before.
+            Command::Append { chain, rules } if rules.iter().all(|rule| is_plain(rule, chain, table)) => {
+                Self::Chains(Unread::Before)
+            }
+            Command::Insert { chain, position: 1, rules } => match rules.as_slice() {
+                [rule] if is_plain(rule, chain, table) => Self::Chains(Unread::Behind),
+                _ => Self::Whole,
+            },
+            _ => Self::Whole,
+        }
+    }
+
+    fn unread(&self) -> Unread {
+        match self {
+            Self::Whole => Unread::Nothing,
+            Self::Chain(_) | Self::Texts { .. } => Unread::Elsewhere,
+            Self::Chains(unread) => *unread,
+        }
+    }
+}
+
+/// Whether what stands in other rules has no bearing on this one.
+fn is_plain(rule: &Rule, chain: &str, table: &str) -> bool {
+    let builtin = builtins(table).iter().any(|builtin| builtin.name == chain);
+    rule.jump().is_none() && (builtin || !hooks::is_choosy(&rule.spec()))
+}
+
 /// A table as it was read, and the generation that it was read from.
 struct Reading {
     table: Result<Table, Error>,
@@ -107,13 +156,25 @@ impl NftCarrier {
 
     fn untouched(&self) -> Table {
         let chains = builtins(&self.table).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
-        Table { family: self.family, name: self.table.clone(), chains, exists: false, renewed: false }
+        Table {
+            family: self.family,
+            name: self.table.clone(),
+            chains,
+            exists: false,
+            renewed: false,
+            unread: Unread::Nothing,
+        }
     }
 
     /// The table as it was at one moment.
     pub(super) fn read(&mut self) -> Result<Table, Error> {
+        self.look(&View::Whole)
+    }
+
+    /// As much of it as is asked for.
+    fn look(&mut self, view: &View) -> Result<Table, Error> {
         for _ in 0..ATTEMPTS {
-            let reading = self.read_loosely()?;
+            let reading = self.read_loosely(view)?;
             if self.is_present(reading.generation)? {
                 return reading.table;
             }
@@ -123,9 +184,9 @@ impl NftCarrier {
 
     /// The table as it was at one moment if its generation is still the present one: a transaction that bears the
     /// generation finds that out by itself.
-    fn read_loosely(&mut self) -> Result<Reading, Error> {
+    fn read_loosely(&mut self, view: &View) -> Result<Reading, Error> {
         let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
-        Ok(Reading { table: self.read_table(), generation })
+        Ok(Reading { table: self.read_table(view), generation })
     }
 
     fn is_present(&mut self, generation: u32) -> Result<bool, Error> {
@@ -142,7 +203,7 @@ impl NftCarrier {
         }
     }
 
-    fn read_table(&mut self) -> Result<Table, Error> {
+    fn read_table(&mut self, view: &View) -> Result<Table, Error> {
         let mut table = self.untouched();
         let found = self.connection.table(self.family, &self.name).map_err(|error| unavailable(&error))?;
         let Some(found) = found else { return Ok(table) };
@@ -151,16 +212,57 @@ impl NftCarrier {
         }
         table.exists = true;
         let chains = self.connection.chains(self.family, &self.name).map_err(|error| unavailable(&error))?;
-        let rules = self.connection.rules(self.family, &self.name, None).map_err(|error| unavailable(&error))?;
-        let (overflow, rules): (Vec<RuleInfo>, Vec<RuleInfo>) =
-            rules.into_iter().partition(|rule| rule.chain == userdata::OVERFLOW_CHAIN);
+        if *view != View::Whole {
+            // A ruleset that was saved and loaded again has lost all of its texts.
+            let ours = Connection::first_rules_are(self.family, &self.name, userdata::is_ours);
+            if !ours.map_err(|error| unavailable(&error))? {
+                return Err(self.incompatible());
+            }
+        }
+        let continued = chains.iter().any(|chain| chain.name == userdata::OVERFLOW_CHAIN);
+        let (rules, overflow) = self.read_rules(view, continued).map_err(|error| unavailable(&error))?;
         let hidden = |name: &str| name == userdata::OVERFLOW_CHAIN || MARKS.contains(&name);
         for info in chains.iter().filter(|chain| !hidden(&chain.name)) {
             self.place_chain(&mut table, info)?;
         }
         self.place_rules(&mut table, rules, &overflow)?;
         table.sort();
+        table.unread = view.unread();
         Ok(table)
+    }
+
+    /// The rules, and those that continue them.
+    fn read_rules(&mut self, view: &View, continued: bool) -> io::Result<(Vec<RuleInfo>, Vec<RuleInfo>)> {
+        let (chain, texts) = match view {
+            View::Chains(_) => return Ok((Vec::new(), Vec::new())),
+            View::Whole => (None, None),
+            View::Chain(chain) => (Some(chain.as_str()), None),
+            View::Texts { chain, texts } => (Some(chain.as_str()), Some(texts)),
+        };
+        let mut before = true;
+        let wanted = |userdata: &[u8]| {
+            // What follows the first part of a rule goes with it.
+            before = match (texts, userdata::glance(userdata)) {
+                (Some(texts), Some((0, text))) => texts.iter().any(|wanted| wanted.as_bytes() == text),
+                (Some(_), Some(_)) => before,
+                _ => true,
+            };
+            before
+        };
+        let rules = self.connection.rules_in_short(self.family, &self.name, chain, wanted)?;
+        let overflow = |rule: &RuleInfo| rule.chain == userdata::OVERFLOW_CHAIN;
+        match chain {
+            None => {
+                let (overflow, rules) = rules.into_iter().partition(overflow);
+                Ok((rules, overflow))
+            }
+            Some(_) if !continued => Ok((rules, Vec::new())),
+            Some(_) => {
+                let chain = Some(userdata::OVERFLOW_CHAIN);
+                let overflow = self.connection.rules_in_short(self.family, &self.name, chain, |_| true)?;
+                Ok((rules, overflow))
+            }
+        }
     }
 
     /// A chain with a hook must be one of the built-in ones, at its own place: anything else is not ours.
@@ -239,12 +341,13 @@ impl NftCarrier {
     /// Computes a change on what the kernel holds and applies it, again and again until nobody was faster.
     fn transact<E>(
         &mut self,
+        view: &View,
         mut compute: impl FnMut(&mut Table) -> Result<(), E>,
         lift: impl Fn(Error) -> E,
         dry: bool,
     ) -> Result<Applied, E> {
         for attempt in 0..ATTEMPTS {
-            let Reading { table, generation } = self.read_loosely().map_err(&lift)?;
+            let Reading { table, generation } = self.read_loosely(view).map_err(&lift)?;
             let change = table.map_err(&lift).and_then(|before| {
                 let mut after = before.clone();
                 compute(&mut after)?;
@@ -322,8 +425,9 @@ pub fn only_looks(command: &Command) -> bool {
 impl Carrier for NftCarrier {
     fn run(&mut self, invocation: &Invocation, out: &mut String) -> Result<Applied, Error> {
         let dialect = self.dialect;
+        let view = View::of(&invocation.command, &self.table);
         if only_looks(&invocation.command) {
-            let mut table = self.read()?;
+            let mut table = self.look(&view)?;
             Session { table: &mut table, dialect: &dialect, out }.run(invocation)?;
             return Ok(Applied::default());
         }
@@ -332,7 +436,7 @@ impl Carrier for NftCarrier {
             out.truncate(start);
             Session { table, dialect: &dialect, out }.run(invocation)
         };
-        self.transact(compute, |error| error, false)
+        self.transact(&view, compute, |error| error, false)
     }
 
     fn save(&mut self, counters: bool, out: &mut String) -> Result<bool, Error> {
@@ -370,7 +474,7 @@ impl Carrier for NftCarrier {
             done
         };
         let lift = |error| RestoreError { line: section.commit, error };
-        let applied = self.transact(compute, lift, section.test)?;
+        let applied = self.transact(&View::Whole, compute, lift, section.test)?;
         Ok(Applied { warnings, ..applied })
     }
 }

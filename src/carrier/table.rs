@@ -146,6 +146,21 @@ pub struct Table {
     pub exists: bool,
     /// A restore has begun it anew. To iptables-nft its built-in chains are then ones that were never used.
     pub renewed: bool,
+    /// What this model leaves out of what the kernel holds.
+    pub unread: Unread,
+}
+
+/// What is left out of a model, because a command can do without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing.
+    Nothing,
+    /// Rules that stand where the command does not look or write.
+    Elsewhere,
+    /// All rules; what is new stands before them.
+    Behind,
+    /// All rules; what is new stands behind them.
+    Before,
 }
 
 impl Table {

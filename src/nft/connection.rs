@@ -112,7 +112,7 @@ pub struct RuleInfo {
     pub bytes: u64,
     /// What it ends with.
     pub verdict: Option<Verdict>,
-    /// All of its expressions.
+    /// All of its expressions, where they were asked for.
     pub expressions: Vec<RawExpr>,
 }
 
@@ -234,19 +234,74 @@ impl Connection {
         }
     }
 
-    /// A table's rules, or one chain's, in order; empty where there is no such table or chain.
+    /// A table's rules, or one chain's, in order, with all of their expressions; empty where there is no such table or
+    /// chain.
     ///
     /// # Errors
     /// As [`Connection::tables`].
     pub fn rules(&mut self, family: Family, table: &str, chain: Option<&str>) -> io::Result<Vec<RuleInfo>> {
+        self.dump_rules(family, table, chain, |attributes: Attributes<'_>| {
+            Some(RuleInfo { expressions: read_expressions(attributes), ..read_rule(attributes)? })
+        })
+    }
+
+    /// The same without their expressions, and only the rules whose user data `wanted` wants.
+    ///
+    /// # Errors
+    /// As [`Connection::tables`].
+    pub fn rules_in_short(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: Option<&str>,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Vec<RuleInfo>> {
+        let read = |attributes: Attributes<'_>| {
+            let userdata = attributes.find(rule::USERDATA).map(|attribute| attribute.value);
+            wanted(userdata.unwrap_or_default()).then(|| read_rule(attributes)).flatten()
+        };
+        self.dump_rules(family, table, chain, read)
+    }
+
+    /// Whether all user data of a table's first rules is as `wanted`: of as many as fit into the first datagram of a dump,
+    /// which is some hundred.
+    ///
+    /// # Errors
+    /// As [`Connection::tables`].
+    pub fn first_rules_are(family: Family, table: &str, wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
+        // A dump that nobody reads to its end would be in the way of what is asked next.
+        let mut apart = Self::open()?;
+        apart.make_room();
+        apart.ask(msg::GETRULE, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, |out| out.put_str(rule::TABLE, table))?;
+        let size = apart.socket.receive(&mut apart.buffer, true)?;
+        let rules = Messages(apart.buffer.get(..size).unwrap_or_default()).filter(|message| {
+            is_of(family, *message, msg::NEWRULE) && message.attributes().is_string(rule::TABLE, table)
+        });
+        let userdata =
+            |message: Message<'_>| message.attributes().find(rule::USERDATA).map(|found| wanted(found.value));
+        Ok(rules.map(userdata).all(|wanted| wanted == Some(true)))
+    }
+
+    fn dump_rules(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: Option<&str>,
+        mut read: impl FnMut(Attributes<'_>) -> Option<RuleInfo>,
+    ) -> io::Result<Vec<RuleInfo>> {
         let fill = |out: &mut Writer| {
             out.put_str(rule::TABLE, table);
             if let Some(chain) = chain {
                 out.put_str(rule::CHAIN, chain);
             }
         };
-        let found = self.dump(msg::GETRULE, family, fill, |message| read_rule(family, table, message))?;
-        Ok(found.into_iter().filter(|rule| chain.is_none_or(|chain| chain == rule.chain)).collect())
+        self.dump(msg::GETRULE, family, fill, |message: Message<'_>| {
+            let attributes = message.attributes();
+            let of_table = is_of(family, message, msg::NEWRULE) && attributes.is_string(rule::TABLE, table);
+            // The kernel need not have heeded all of the question.
+            let asked = of_table && chain.is_none_or(|chain| attributes.is_string(rule::CHAIN, chain));
+            asked.then(|| read(attributes)).flatten()
+        })
     }
 
     /// The members of a set: each key as the kernel holds it, and whether it ends an interval.
@@ -340,16 +395,27 @@ impl Connection {
         message: u8,
         family: Family,
         fill: impl Fn(&mut Writer),
-        read: impl Fn(Message<'_>) -> Option<T>,
+        mut read: impl FnMut(Message<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         self.make_room();
         for _ in 0..DUMP_ATTEMPTS {
-            match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &read) {
+            match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &mut read) {
                 Err(error) if matches!(errno_of(&error), Errno::EINTR | Errno::ENOBUFS) => {}
                 other => return other,
             }
         }
         Err(Errno::EINTR.into())
+    }
+
+    /// Sends a request, and gives its number.
+    fn ask(&mut self, message: u8, nfproto: u8, flags: u16, fill: impl Fn(&mut Writer)) -> io::Result<u32> {
+        let seq = self.take_seqs(1);
+        let mut out = Writer::new();
+        let start = out.begin(message, flags, seq, nfproto);
+        fill(&mut out);
+        out.end_message(start);
+        self.socket.send(out.bytes())?;
+        Ok(seq)
     }
 
     /// One request and its answers: several for a dump, else one.
@@ -359,15 +425,9 @@ impl Connection {
         nfproto: u8,
         flags: u16,
         fill: impl Fn(&mut Writer),
-        read: impl Fn(Message<'_>) -> Option<T>,
+        mut read: impl FnMut(Message<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let seq = self.take_seqs(1);
-        let mut out = Writer::new();
-        let start = out.begin(message, flags, seq, nfproto);
-        fill(&mut out);
-        out.end_message(start);
-        self.socket.send(out.bytes())?;
-
+        let seq = self.ask(message, nfproto, flags, fill)?;
         let is_dump = flags & nl::F_DUMP == nl::F_DUMP;
         let mut found = Vec::new();
         let mut interrupted = false;
@@ -461,30 +521,33 @@ fn read_counter(attributes: Attributes<'_>) -> Option<(u64, u64)> {
     Some((attributes.u64(counter::PACKETS)?, attributes.u64(counter::BYTES)?))
 }
 
-fn read_rule(family: Family, table: &str, message: Message<'_>) -> Option<RuleInfo> {
-    let attributes = message.attributes();
-    is_of(family, message, msg::NEWRULE).then_some(())?;
-    (attributes.string(rule::TABLE)? == table).then_some(())?;
-    let expressions: Vec<RawExpr> = attributes
-        .nested(rule::EXPRESSIONS)
-        .into_iter()
-        .flatten()
-        .filter_map(|item| read_expr(item.nested()))
-        .collect();
-    let counters: Vec<(u64, u64)> = expressions
-        .iter()
-        .filter(|expr| expr.name == "counter")
-        .filter_map(|expr| read_counter(expr.attributes()))
-        .collect();
+fn read_rule(attributes: Attributes<'_>) -> Option<RuleInfo> {
+    let (mut packets, mut bytes, mut verdict) = (0_u64, 0_u64, None);
+    for item in attributes.nested(rule::EXPRESSIONS).into_iter().flatten() {
+        let expr = item.nested();
+        let contents = || expr.nested(data::EXPR_DATA);
+        if expr.is_string(data::EXPR_NAME, "counter") {
+            let (more, longer) = contents().and_then(read_counter).unwrap_or_default();
+            packets = packets.wrapping_add(more);
+            bytes = bytes.wrapping_add(longer);
+        } else if expr.is_string(data::EXPR_NAME, "immediate") {
+            verdict = contents().and_then(read_verdict).or(verdict);
+        }
+    }
     Some(RuleInfo {
         chain: attributes.string(rule::CHAIN)?,
         handle: attributes.u64(rule::HANDLE)?,
         userdata: bytes_of(attributes, rule::USERDATA),
-        packets: counters.iter().fold(0, |sum, (packets, _)| sum.wrapping_add(*packets)),
-        bytes: counters.iter().fold(0, |sum, (_, bytes)| sum.wrapping_add(*bytes)),
-        verdict: expressions.iter().rev().find_map(read_verdict),
-        expressions,
+        packets,
+        bytes,
+        verdict,
+        expressions: Vec::new(),
     })
+}
+
+fn read_expressions(attributes: Attributes<'_>) -> Vec<RawExpr> {
+    let items = attributes.nested(rule::EXPRESSIONS).into_iter().flatten();
+    items.filter_map(|item| read_expr(item.nested())).collect()
 }
 
 fn read_elements(family: Family, message: Message<'_>) -> Option<Vec<(Vec<u8>, bool)>> {
@@ -506,9 +569,8 @@ fn read_expr(attributes: Attributes<'_>) -> Option<RawExpr> {
     Some(RawExpr { name: attributes.string(data::EXPR_NAME)?, data: bytes_of(attributes, data::EXPR_DATA) })
 }
 
-fn read_verdict(expr: &RawExpr) -> Option<Verdict> {
-    let attributes = expr.attributes();
-    (expr.name == "immediate" && attributes.u32(immediate::DREG)? == reg::VERDICT).then_some(())?;
+fn read_verdict(attributes: Attributes<'_>) -> Option<Verdict> {
+    (attributes.u32(immediate::DREG)? == reg::VERDICT).then_some(())?;
     let found = attributes.nested(immediate::DATA)?.nested(data::VERDICT)?;
     let chain = || found.string(data::VERDICT_CHAIN);
     match found.u32(data::VERDICT_CODE)?.cast_signed() {

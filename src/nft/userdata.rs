@@ -118,6 +118,20 @@ pub fn decode(userdata: &[u8], overflow: &[RuleInfo]) -> Decoded {
     }
 }
 
+/// Which part of a rule this is, and its text if that is all here. `None`: it takes [`decode`] to know.
+pub fn glance(userdata: &[u8]) -> Option<(u8, &[u8])> {
+    match Tlvs(userdata).find_map(|(kind, value)| (kind == ENTRY).then_some(value))? {
+        [FORMAT, part, _, INLINE, text @ ..] => Some((*part, text)),
+        _ => None,
+    }
+}
+
+/// Whether this is user data that this program writes, of a rule or of its continuation.
+pub fn is_ours(userdata: &[u8]) -> bool {
+    Tlvs(userdata).any(|tlv| matches!(tlv, (ENTRY, [FORMAT, part, parts, ..]) if part < parts))
+        || piece(userdata).is_some()
+}
+
 /// Handles of the rules in [`OVERFLOW_CHAIN`] that continue this user data: to be deleted with its rule.
 pub fn overflow_handles(userdata: &[u8], overflow: &[RuleInfo]) -> Vec<u64> {
     let entry = Tlvs(userdata).find_map(|(kind, value)| (kind == ENTRY).then_some(value));

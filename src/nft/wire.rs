@@ -249,6 +249,11 @@ impl<'a> Attributes<'a> {
         self.find(kind)?.string()
     }
 
+    /// Whether the attribute of that type is this string.
+    pub fn is_string(self, kind: u16, text: &str) -> bool {
+        self.find(kind).is_some_and(|attribute| attribute.value.strip_suffix(b"\0") == Some(text.as_bytes()))
+    }
+
     /// What is nested in the attribute of that type.
     pub fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         self.find(kind).map(|attribute| attribute.nested())

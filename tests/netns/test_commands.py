@@ -306,6 +306,36 @@ def test_same_rule_twice(raw):
     raw("-S", 0)
 
 
+def test_what_a_command_did_not_look_at_is_left_alone(raw):
+    """Several rules put in or taken out by one command, rules that become several of nf_tables, and rules with long texts."""
+    one, two, net = raw.hosts
+    kept = f"-s {net} -j ACCEPT"
+    parts = "-p tcp -m multiport ! --ports 80,443 -m conntrack ! --ctstate INVALID,NEW --ctorigsrcport 5:80 -j DROP"
+    long = f"-s {one} -m comment --comment '{'long text ' * 27}' -j DROP"
+    raw("-N other", 0)
+    raw("-A other -m mark --mark 0x1 -j DROP", 0)
+    raw(f"-A PREROUTING {kept}", 0)
+    for rule in (f"-s {one},{two} -j DROP", parts, long):
+        for put in ("-A PREROUTING", "-I PREROUTING", "-I PREROUTING 2", "-A other", "-I other"):
+            raw(f"{put} {rule}", 0)
+        raw("-S PREROUTING", 0)
+        raw("-S", 0)
+        raw(f"-C PREROUTING {rule}", 0)
+        raw(f"-D PREROUTING {rule}", 0)
+        raw("-S", 0)
+        raw(f"-D other {rule}", 0)
+        raw(f"-D other {rule}", 0)
+        raw(f"-D other {rule}", 1)
+        raw(f"-C other {rule}", 1)
+        raw("-S", 0)
+    raw.both.state()
+    raw("-D PREROUTING 2", 0)
+    raw(f"-C PREROUTING {kept}", 0)
+    raw("-C other -m mark --mark 0x1 -j DROP", 0)
+    raw("-S", 0)
+    raw.both.state()
+
+
 def test_replace_keeps_place_and_counts_anew(raw):
     raw("-A OUTPUT -p tcp -c 5 6 -j ACCEPT", 0)
     raw("-A OUTPUT -p udp -c 7 8 -j ACCEPT", 0)
