@@ -141,6 +141,11 @@ fn ability(family: Family, table: &str, kind: CarrierKind, config: &Config, snap
 /// The carrier that holds raw in another table of the backend's, where that is the plan, or may become it when the
 /// backend has been asked.
 pub fn may_host_raw(family: Family, config: &Config, snapshot: &Snapshot) -> Option<CarrierKind> {
+    planned_host(family, config, snapshot).or(snapshot.hosted(family))
+}
+
+/// The same, whatever is held already.
+pub fn planned_host(family: Family, config: &Config, snapshot: &Snapshot) -> Option<CarrierKind> {
     match unheld(family, "raw", config, snapshot) {
         Plan::Hosted { by, .. } => Some(by),
         Plan::AskBackend => next(family, "raw", config, snapshot)

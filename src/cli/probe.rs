@@ -4,10 +4,12 @@
 
 use super::Outcome;
 use crate::carrier::hosted::{HostedCarrier, Hosting};
+use crate::carrier::nft::table_name;
 use crate::config::{self, CarrierKind, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Dialect;
 use crate::journal::escape;
+use crate::nft::Connection;
 use crate::plan;
 use crate::probe::{self, Ability, CapabilityFacts, Report, Snapshot, TableFacts};
 use crate::takeover::{self, Doubled};
@@ -101,11 +103,23 @@ impl Row {
             let carrier = HostedCarrier { hosting, family, dialect, backend, wait: None };
             hidden = carrier.survey().map(|reading| reading.ours(hosting)).unwrap_or_default();
         }
+        here.extend(standing(snapshot, family, &facts.table, carrier));
         if carrier == CarrierKind::Nft {
             here.extend(takeover::pending(snapshot, family, &facts.table));
         }
         Self { planned: carrier.as_str(), because: plan.why().to_owned(), here, ability, limits, hidden, facts }
     }
+}
+
+/// What holds the table in the network namespace of the call, where that is not what would hold it in a new one.
+fn standing(snapshot: &Snapshot, family: Family, table: &str, planned: CarrierKind) -> Option<String> {
+    let hosted = if table == "raw" { probe::hosted_here(snapshot, family) } else { None };
+    let nft = || {
+        let asked = Connection::open().and_then(|mut connection| connection.table(family, &table_name(table)));
+        asked.is_ok_and(|found| found.is_some()).then_some(CarrierKind::Nft)
+    };
+    let by = if planned == CarrierKind::Nft { hosted } else { nft().or(hosted) }?;
+    (by != planned).then(|| format!("{} holds it here, until `xtshim flush`", by.as_str()))
 }
 
 fn print(report: &Planned<'_>, verbose: bool, out: &mut dyn Write) -> std::io::Result<()> {

@@ -69,6 +69,9 @@ impl Context {
     /// The same where it is known whether our table is there.
     pub fn course_of(&self, table: &str, held: bool) -> Course {
         let family = self.front.family;
+        if let (Some(by), "raw", false) = (self.stays_in(), table, held) {
+            return Course::Carry { by, why: format!("this network namespace already holds raw in {}", by.as_str()) };
+        }
         let plan = match plan::plan(family, table, &self.config, &self.snapshot, held) {
             Plan::AskBackend => {
                 let answer = probe::ask_table(&self.snapshot, family, table);
@@ -83,6 +86,7 @@ impl Context {
             }
             Plan::Nft { why } => Course::Carry { by: CarrierKind::Nft, why },
             Plan::Hosted { .. } if probe::backend_holds(&self.snapshot, family, table) => Course::PassThrough,
+            Plan::Hosted { by, .. } if self.is_ours(by) => Course::PassThrough,
             Plan::Hosted { by, why } => Course::Carry { by, why },
             Plan::Backend { .. } | Plan::AskBackend => Course::PassThrough,
         }
@@ -105,14 +109,32 @@ impl Context {
 
     /// How another table of the backend's may hold raw here.
     pub fn hosting(&self) -> Option<&'static Hosting> {
-        let by = plan::may_host_raw(self.front.family, &self.config, &self.snapshot)?;
+        let planned = || plan::planned_host(self.front.family, &self.config, &self.snapshot);
+        let by = self.stays_in().or_else(|| planned().filter(|by| !self.is_ours(*by)))?;
         Hosting::of(by).filter(|hosting| self.hosted(hosting, None).is_some_and(|carrier| carrier.can_change()))
+    }
+
+    /// Whether the table that `by` means is held by one of our own here, whatever is planned: it holds nothing for raw.
+    fn is_ours(&self, by: CarrierKind) -> bool {
+        let name = carrier::table_name(by.as_str());
+        let ours =
+            self.snapshot.nf_tables && self.ask(|c| c.table(self.front.family, &name)).is_ok_and(|t| t.is_some());
+        ours && probe::hosted_here(&self.snapshot, self.front.family) != Some(by)
+    }
+
+    /// Another table of the backend's that holds raw here although it would not be put there now: what stands in a
+    /// carrier stays with it until it is flushed, or it would act and not show.
+    fn stays_in(&self) -> Option<CarrierKind> {
+        let family = self.front.family;
+        self.snapshot.hosted(family)?;
+        let planned = plan::planned_host(family, &self.config, &self.snapshot);
+        probe::hosted_here(&self.snapshot, family).filter(|by| planned != Some(*by))
     }
 
     /// Whether `table` is the backend's in any case: nobody need look into it to know.
     pub fn is_passed_through(&self, table: &str, held: bool) -> bool {
         let plan = plan::plan(self.front.family, table, &self.config, &self.snapshot, held);
-        matches!(plan, Plan::Backend { .. })
+        matches!(plan, Plan::Backend { .. }) && (table != "raw" || self.stays_in().is_none())
     }
 
     /// Our own tables in this network namespace, by the names that iptables has for them, the newest first.

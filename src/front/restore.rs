@@ -82,7 +82,10 @@ fn carried<'a>(
     lines: &[&[u8]],
 ) -> Result<Vec<Carried<'a>>, Error> {
     let named = |table: &str| lines.iter().filter_map(|line| table_of(line)).any(|name| name == table);
-    let wanted = candidates.iter().filter(|candidate| named(&candidate.table));
+    let host = context.hosting().map(|hosting| hosting.host);
+    // What holds raw for us is the backend's as long as it does.
+    let own = |candidate: &&Candidate| candidate.held || host != Some(candidate.table.as_str());
+    let wanted = candidates.iter().filter(|candidate| named(&candidate.table)).filter(own);
     let course = |candidate: &'a Candidate| match context.course_of(&candidate.table, candidate.held) {
         Course::Carry { by, why } => {
             let ours = options.test
@@ -99,7 +102,12 @@ fn carried<'a>(
     };
     let mut carried: Vec<Carried<'_>> =
         wanted.filter_map(|candidate| course(candidate).transpose()).collect::<Result<_, Error>>()?;
-    if let Some(hosting) = context.hosting().filter(|hosting| options.wants(hosting.host) && named(hosting.host)) {
+    let beside = |hosting: &&Hosting| {
+        options.wants(hosting.host)
+            && named(hosting.host)
+            && !carried.iter().any(|carried| carried.table == hosting.host)
+    };
+    if let Some(hosting) = context.hosting().filter(beside) {
         carried.push(Carried { table: hosting.host, how: How::Beside(hosting), why: String::new() });
     }
     Ok(carried)

@@ -195,6 +195,11 @@ fn render(snapshot: &Snapshot, config: &Config) -> Option<String> {
         let (family, carrier) = (entry.family.nft(), entry.carrier.as_str());
         writeln!(text, "ability\t{family}\t{}\t{carrier}\t{state}", entry.table).ok()?;
     }
+    for family in Family::ALL {
+        if let Some(by) = snapshot.hosted(family) {
+            writeln!(text, "hosted\t{}\t{}", family.nft(), by.as_str()).ok()?;
+        }
+    }
     // A file that is there and was not read is to be complained of each time.
     if config.mark.is_some() || !config.path.exists() {
         put_config(&mut text, config)?;
@@ -247,6 +252,7 @@ fn parse(text: &str) -> Option<(Snapshot, Option<Config>)> {
                 };
                 snapshot.set_ability(parse_family(family)?, table, CarrierKind::from_name(carrier)?, ability);
             }
+            ["hosted", family, by] => snapshot.set_hosted(parse_family(family)?, CarrierKind::from_name(by)?),
             ["config", path, backend] => {
                 let (path, backend) = (PathBuf::from(path), BackendChoice::from_name(backend)?);
                 config = Some(Config { path, backend, ..Config::default() });
@@ -306,6 +312,7 @@ mod tests {
         let missing = Ability::Missing { why: "not built".to_owned() };
         snapshot.set_ability(Family::V4, "raw", CarrierKind::Backend, missing);
         snapshot.set_ability(Family::V6, "raw", CarrierKind::Nft, Ability::Able);
+        snapshot.set_hosted(Family::V6, CarrierKind::Mangle);
         snapshot
     }
 

@@ -10,7 +10,7 @@
 use super::trial::Trial;
 use super::{Backend, Snapshot, Tool, backends};
 use crate::alternatives::{self, Group};
-use crate::config::{BackendChoice, Config};
+use crate::config::{BackendChoice, CarrierKind, Config};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::nft::{ChainInfo, Connection, Policy};
@@ -210,6 +210,27 @@ pub fn holds(variant: Variant, family: Family, table: &str, unknown: bool) -> bo
         }
         Variant::Nft => nft_holds(family, table).unwrap_or(unknown),
     }
+}
+
+/// A chain that raw has in another of the backend's tables, by what it holds raw there.
+const HOSTED: [(CarrierKind, &str); 2] =
+    [(CarrierKind::Mangle, "xtshim-raw-PREROUTING"), (CarrierKind::Filter, "xtshim-raw-entry")];
+
+/// What holds raw in another of the backend's tables, in the calling thread's network namespace. Loads nothing.
+pub fn hosted_here(snapshot: &Snapshot, family: Family) -> Option<CarrierKind> {
+    let backend = snapshot.backend.as_ref()?;
+    let there = |(by, chain): &(CarrierKind, &str)| match backend.variant {
+        Variant::Legacy => {
+            let names = fs::read_to_string(super::names_file(family)).unwrap_or_default();
+            names.lines().any(|name| name == by.as_str())
+                && xtables::legacy_mentions(family, by.as_str(), chain).unwrap_or(false)
+        }
+        Variant::Nft => {
+            let asked = Connection::open().and_then(|mut connection| connection.chain(family, by.as_str(), chain));
+            asked.is_ok_and(|found| found.is_some())
+        }
+    };
+    HOSTED.iter().find(|hosted| there(hosted)).map(|(by, _)| *by)
 }
 
 fn nft_holds(family: Family, table: &str) -> io::Result<bool> {

@@ -14,7 +14,7 @@ mod ticket;
 mod trial;
 
 pub use backends::NESTED_VARIABLE;
-pub use choice::{PREVIOUS, backend_holds, holds};
+pub use choice::{PREVIOUS, backend_holds, holds, hosted_here};
 pub use kernel::ModuleState;
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 pub use ticket::{Ticket, Word};
@@ -142,6 +142,9 @@ pub struct Snapshot {
     pub nf_tables: bool,
     /// Whether no backend was found, but something that might be one could not be asked.
     pub doubtful: bool,
+    /// Where raw was found in another of the backend's tables when all was tried, in the namespace of that call: there
+    /// may be more of it.
+    hosted: Vec<(Family, CarrierKind)>,
     abilities: Vec<Entry>,
 }
 
@@ -158,6 +161,16 @@ impl Snapshot {
     pub fn set_ability(&mut self, family: Family, table: &str, carrier: CarrierKind, ability: Ability) {
         self.abilities.retain(|entry| (entry.family, entry.carrier) != (family, carrier) || entry.table != table);
         self.abilities.push(Entry { family, table: table.to_owned(), carrier, ability });
+    }
+
+    /// Notes that raw was found in another of the backend's tables.
+    pub fn set_hosted(&mut self, family: Family, by: CarrierKind) {
+        self.hosted.push((family, by));
+    }
+
+    /// What held raw in another of the backend's tables when all was tried, whatever was planned then.
+    pub fn hosted(&self, family: Family) -> Option<CarrierKind> {
+        self.hosted.iter().find(|(of, _)| *of == family).map(|(_, by)| *by)
     }
 
     /// Tables of `family` that may have our own nf_tables table for a carrier.
@@ -245,6 +258,11 @@ fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
     let choice = choice::choose(config, &found.backends, &tests.trials);
     let mut snapshot = summarise(&found.backends, &tests, choice.as_ref(), &kernel);
     snapshot.doubtful = found.uncertain && found.backends.is_empty();
+    for family in Family::ALL {
+        if let Some(by) = choice::hosted_here(&snapshot, family) {
+            snapshot.set_hosted(family, by);
+        }
+    }
     let findings = report::Findings {
         kernel: &kernel,
         backends: &found.backends,

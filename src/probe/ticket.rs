@@ -68,7 +68,9 @@ impl Word {
         };
         // Commands on a table that may hold raw have to be seen.
         let hosts = plan::may_host_raw(family, config, snapshot).is_some_and(|host| host.as_str() == table);
-        match backends && !hosts {
+        // Where raw was once held otherwise, it takes a look, and so does what held it.
+        let held = snapshot.hosted(family).is_some_and(|host| table == "raw" || host.as_str() == table);
+        match backends && !hosts && !held {
             true if snapshot.nf_tables => Self::BackendUnlessHeld,
             true => Self::Backend,
             false => Self::Unknown,

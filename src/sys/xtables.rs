@@ -92,6 +92,23 @@ pub fn legacy_holds(family: Family, name: &str) -> io::Result<bool> {
     Ok(policies.into_iter().any(|at| verdict(family, &request[ENTRIES_OFFSET..], at) != Some(ACCEPT)))
 }
 
+/// Whether a legacy table of the calling thread's network namespace has a chain of that name. Asking loads the table, as
+/// [`legacy_table`] does.
+///
+/// # Errors
+/// As [`legacy_holds`].
+pub fn legacy_mentions(family: Family, table: &str, chain: &str) -> io::Result<bool> {
+    let raw = raw_socket(family)?;
+    let info = info(&raw, family, table)?;
+    let mut request = vec![0; ENTRIES_OFFSET + info.size as usize];
+    put_name(&mut request, table)?;
+    request.splice(32..36, info.size.to_ne_bytes());
+    get(&raw, level(family), GET_ENTRIES, &mut request)?;
+    // A chain's name stands in the entry that it begins with.
+    let name: Vec<u8> = chain.bytes().chain([0]).collect();
+    Ok(request.windows(name.len()).any(|window| window == name))
+}
+
 /// How many entries a legacy table of the calling thread's network namespace has: those of its rules, and those that
 /// chains and the table begin and end with.
 ///

@@ -597,3 +597,55 @@ def test_each_part_of_what_filter_holds_is_needed(original, hosting, beside, sce
 
     faults, *_ = compare(made, 4, rules_for_filter, load, part, 1600)
     assert any(fault.split(": ")[1].split(",")[0] in NEEDED[part] for fault in faults), faults
+
+
+CHANGES = ('raw = "nft"', 'raw = "backend"', 'raw = "auto"', 'raw = "filter"', 'raw = "mangle"', 'raw = "nft"\nmangle = "nft"\nfilter = "nft"')
+RULE = ("-d", "10.0.0.1/32", "-i", "a", "-j", "DROP")
+
+
+@pytest.mark.parametrize("later", CHANGES)
+@pytest.mark.parametrize("earlier", ('raw = "nft"', 'raw = "mangle"', 'raw = "filter"', 'raw = "nft"\nmangle = "nft"'))
+def test_another_configuration(variant, earlier, later, hosting, tmp_path):
+    """What holds raw's rules holds them until they are flushed: they show and can be deleted, whatever the configuration says
+    by then; and what is put into another table then does not lose them."""
+    if earlier.splitlines() == later.splitlines():
+        pytest.skip("nothing changes")
+    ours, place = hosting(variant, "mangle"), harness.Netns()
+    config = tmp_path / "xtshim.toml"
+    settings = lambda carriers: config.write_text(f'backend = "{variant}"\n[carriers]\n{carriers}\n[journal]\nsystem = false\nfile = "none"\n')
+    with place.entered():
+        def run(*argv, stdin=None):
+            return harness.execute([ours.path(argv[0]), *argv[1:]], stdin, env={"XTABLES_LOCKFILE": str(tmp_path / "lock"), "XTSHIM_CONFIG": str(config)})
+
+        settings(earlier)
+        assert run("iptables", "-t", "raw", "-A", "PREROUTING", *RULE).rc == 0
+        assert run("iptables", "-t", "mangle", "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT").rc == 0
+        settings(later)
+        line = b"-A PREROUTING " + " ".join(RULE).encode() + b"\n"
+        listed = lambda: run("iptables", "-t", "raw", "-S").out
+        assert line in listed(), listed()
+        assert line in run("iptables-save").out and line in run("iptables-save", "-t", "raw").out
+        changed = earlier.splitlines()[0] != later.splitlines()[0]
+        told = [row for row in run("xtshim", "probe").out.decode().splitlines() if "raw" in row and "until `xtshim flush`" in row]
+        assert bool(told) == changed, told
+        # The other tables' own commands neither show it nor take it away.
+        for host in HOSTS:
+            assert b"xtshim-raw" not in run("iptables", "-t", host, "-S").out
+            assert run("iptables", "-t", host, "-F").rc == 0
+            assert run("iptables-restore", stdin=f"*{host}\n-A FORWARD -p udp -j ACCEPT\nCOMMIT\n".encode()).rc == 0
+            assert b"-A FORWARD -p udp -j ACCEPT" in run("iptables", "-t", host, "-S").out
+            assert line in listed()
+        assert line in run("iptables-save").out
+        # A change goes where the rules are.
+        assert run("iptables", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "-d", "10.0.0.1", "--dport", "80", "!", "-i", "a", "-j", "DROP").rc == 0
+        assert listed().count(b"-A ") == 2
+        assert run("iptables", "-t", "raw", "-D", "PREROUTING", *RULE).rc == 0
+        assert listed().count(b"-A ") == 1
+        flushed = run("xtshim", "flush", "--table", "raw")
+        assert flushed.rc == 0 and b"raw" in flushed.out, flushed.text()
+        ruleset = harness.execute(["nft", "list", "ruleset"]).out + harness.execute([f"/usr/sbin/iptables-{variant}-save"]).out
+        assert b"xtshim-raw" not in ruleset
+        assert b"-A" not in listed()
+        run("iptables", "-t", "raw", "-A", "PREROUTING", *RULE)
+        assert "until `xtshim flush`" not in "".join(row for row in run("xtshim", "probe").out.decode().splitlines() if "raw" in row)
+    place.close()
