@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod disable;
+pub mod doctor;
 pub mod enable;
 pub mod flush;
 pub mod log;
+pub mod migrate;
 pub mod probe;
 pub mod selftest;
 pub mod status;
@@ -52,6 +54,7 @@ In a hurry:
   xtshim enable        put it in front of iptables; then: systemctl restart docker
   xtshim status        does it stand there, what is carried, what to do next
   xtshim disable       out of the way again, everything as it was
+  xtshim doctor        what is wrong between this host's network and Docker, and what mends it
   xtshim probe         what this kernel and its iptables can do, and why not
   xtshim log -f        what is rewritten, as it happens
 
@@ -74,6 +77,8 @@ enum Command {
     Selftest(selftest::Args),
     Log(log::Args),
     Flush(flush::Args),
+    Doctor(doctor::Args),
+    Migrate(migrate::Args),
 }
 
 /// The whole command line, for what is made from it: man pages, completions.
@@ -88,6 +93,8 @@ pub enum Outcome {
     Well,
     /// Exit code 1: what was asked for is not so; what is wrong has been said.
     NotWell,
+    /// Exit code 2, of `doctor` alone: errors beside warnings.
+    Broken,
 }
 
 /// Runs the management CLI on its arguments, without the program's name.
@@ -102,6 +109,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match run(cli.command, &mut io::stdout().lock()) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::NotWell) => ExitCode::FAILURE,
+        Ok(Outcome::Broken) => ExitCode::from(2),
         Err(error) if is_broken_pipe(&error) => unread,
         Err(error) => {
             let _ = writeln!(io::stderr().lock(), "xtshim: {}", escape(&format!("{error:#}")));
@@ -120,6 +128,8 @@ fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         Command::Selftest(args) => selftest::run(&args, out),
         Command::Log(args) => log::run(&args, out),
         Command::Flush(args) => flush::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
+        Command::Migrate(args) => migrate::run(&args, out),
     }?;
     out.flush()?;
     Ok(outcome)

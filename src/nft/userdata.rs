@@ -141,6 +141,11 @@ pub fn overflow_handles(userdata: &[u8], overflow: &[RuleInfo]) -> Vec<u64> {
     overflow.iter().filter(of_key).map(|rule| rule.handle).collect()
 }
 
+/// User data of a rule that is not ours to read back: nft's readable comment alone; empty where nft cannot hold it.
+pub fn comment_alone(comment: &str) -> Vec<u8> {
+    readable(comment, 0).unwrap_or_default()
+}
+
 /// nft's readable comment, if there is one.
 pub fn comment(userdata: &[u8]) -> Option<String> {
     let value = Tlvs(userdata).find_map(|(kind, value)| (kind == COMMENT).then_some(value))?;

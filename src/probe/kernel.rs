@@ -83,7 +83,8 @@ impl Kernel {
         }
     }
 
-    fn read_below(root: &Path, release: &str) -> Self {
+    /// The same of a copied file tree, where that kernel ran.
+    pub fn read_below(root: &Path, release: &str) -> Self {
         let directory = root.join("lib/modules").join(release);
         let (config_file, options) = match read_config(root, &directory, release) {
             Some((file, text)) => (Some(file), parse_config(&text)),

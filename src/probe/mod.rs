@@ -15,7 +15,7 @@ mod trial;
 
 pub use backends::NESTED_VARIABLE;
 pub use choice::{PREVIOUS, backend_holds, holds, hosted_here};
-pub use kernel::ModuleState;
+pub use kernel::{Kernel, ModuleState, OptionState};
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 pub use ticket::{Ticket, Word};
 
@@ -24,7 +24,6 @@ use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Need};
 use choice::Choice;
-use kernel::Kernel;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
