@@ -85,7 +85,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         out.write_all(&said)?;
         match left {
             Ok(Ok(Outcome::Well)) => {}
-            Ok(Ok(Outcome::NotWell)) => outcome = Outcome::NotWell,
+            Ok(Ok(Outcome::NotWell | Outcome::Broken)) => outcome = Outcome::NotWell,
             Ok(Err(error)) if own => return Err(error),
             Err(error) if own => return Err(error.into()),
             // It is gone meanwhile, or belongs to somebody whom these rules do not reach.

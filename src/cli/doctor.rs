@@ -137,7 +137,11 @@ impl Page<'_> {
             writeln!(self.out, "  {title:<5} {}", escape(line))?;
             title = "";
         }
-        writeln!(self.out, "  {:<5} {}", "why", escape(&finding.why))?;
+        title = "why";
+        for line in wrapped(&escape(&finding.why)) {
+            writeln!(self.out, "  {title:<5} {line}")?;
+            title = "";
+        }
         title = "do";
         for line in &finding.mend {
             writeln!(self.out, "  {title:<5} {}", escape(line))?;
@@ -148,6 +152,24 @@ impl Page<'_> {
         }
         Ok(())
     }
+}
+
+/// How wide sentences are printed, in characters.
+const WIDTH: usize = 100;
+
+/// A sentence in lines. Evidence and commands stay whole, so that they can be copied.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn plural(count: usize, noun: &str) -> String {

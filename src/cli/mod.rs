@@ -8,6 +8,7 @@
 pub mod disable;
 pub mod doctor;
 pub mod enable;
+pub mod explain;
 pub mod flush;
 pub mod log;
 pub mod migrate;
@@ -79,6 +80,7 @@ enum Command {
     Flush(flush::Args),
     Doctor(doctor::Args),
     Migrate(migrate::Args),
+    Explain(explain::Args),
 }
 
 /// The whole command line, for what is made from it: man pages, completions.
@@ -130,6 +132,7 @@ fn run(command: Command, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         Command::Flush(args) => flush::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Migrate(args) => migrate::run(&args, out),
+        Command::Explain(args) => explain::run(&args, out),
     }?;
     out.flush()?;
     Ok(outcome)

@@ -92,6 +92,12 @@ impl Held {
         !self.rules.is_empty() || self.chains.iter().any(|(_, policy)| policy != "ACCEPT")
     }
 
+    /// Whether it is the same table with the same rules.
+    fn says(&self, other: &Held) -> bool {
+        let words = |held: &Held| held.rules.iter().map(Line::text).collect::<Vec<_>>();
+        self.family == other.family && self.table == other.table && words(self) == words(other)
+    }
+
     /// The policy of a built-in chain.
     pub fn policy(&self, chain: &str) -> Option<&str> {
         self.chains.iter().find(|(name, _)| name == chain).map(|(_, policy)| policy.as_str())
@@ -285,7 +291,12 @@ impl<'a> Facts<'a> {
             }
             match self.host.carried(family) {
                 Some(carried) => {
-                    self.tables.extend(read_saved(Source::Carried, family, &carried.saved));
+                    // What `xtshim iptables-save` has shown to a copy holds what was passed on, too.
+                    let tables = read_saved(Source::Carried, family, &carried.saved);
+                    let passed_on =
+                        |held: &Held| !self.host.is_live() && self.tables.iter().any(|other| other.says(held));
+                    let own: Vec<Held> = tables.into_iter().filter(|held| !passed_on(held)).collect();
+                    self.tables.extend(own);
                     self.unreadable.extend(carried.unreadable.into_iter().map(|table| (family, table)));
                 }
                 None => diagnosis.unchecked(&format!("rules carried for {}", family.program()), self.no_answer()),

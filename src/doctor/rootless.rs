@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::facts::entry;
 use super::host::{Host, Process};
 use super::{Diagnosis, Facts, texts, version};
 use crate::probe::ModuleState;
@@ -35,7 +36,13 @@ pub fn check(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
 fn pasta(facts: &Facts<'_>, diagnosis: &mut Diagnosis, kit: &Process, said: &str) {
     let limits = &texts().thresholds;
     let pasta = facts.host.said(&["pasta", "--version"]).unwrap_or_default();
-    let released = released(&pasta);
+    // Into a pipe some of them say nothing.
+    let packaged = || {
+        let status = facts.host.text("/var/lib/dpkg/status")?;
+        let entry = entry(&status, "passt")?;
+        released(entry.lines().find(|line| line.starts_with("Version: "))?)
+    };
+    let released = released(&pasta).or_else(packaged);
     let running = facts
         .processes
         .iter()

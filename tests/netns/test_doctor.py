@@ -14,6 +14,7 @@ import pytest
 import conftest
 import harness
 import packets
+import rootless
 
 WELL, WARNINGS, ERRORS = 0, 1, 2
 
@@ -162,7 +163,7 @@ CASES = [
     ("firewalld-no-zone", process(99, "/usr/bin/python3", "-s", "/usr/sbin/firewalld", "--nofork"), ["neither /etc/firewalld/zones/docker.xml"], {"etc/firewalld/zones/docker.xml": "<zone/>"}, WARNINGS),
     ("firewalld-passes-by", {**process(99, "/usr/bin/python3", "/usr/sbin/firewalld"), "etc/firewalld/zones/docker.xml": "<zone/>", "usr/local/sbin/iptables": "->xtshim", "usr/local/sbin/xtshim": ""}, ["/usr/sbin/iptables leads to /usr/sbin/iptables-nft"], {"etc/alternatives/iptables": "->/usr/local/sbin/xtshim"}, WARNINGS),
     ("rootless-pasta-loopback", {**process(50, "/usr/bin/rootlesskit", "--net=pasta", "--port-driver=implicit"), **process(51, "pasta", "--stderr", "--ns-ifname=tap0"), "captured/rootlesskit_--version": "rootlesskit version 2.0.2\n", "captured/pasta_--version": "pasta 0.0~git20250503.587980c-2\n"}, ["2.0.2 is older than 2.3.2", "pasta[51] runs without --host-lo-to-ns-lo", "2025_05_03"], {"captured/rootlesskit_--version": "rootlesskit version 2.3.2\n", **process(51, "pasta", "--stderr", "--host-lo-to-ns-lo")}, WARNINGS),
-    ("rootless-pasta-loopback", {**process(50, "/usr/bin/rootlesskit", "--net", "pasta"), "captured/rootlesskit_--version": "rootlesskit version 2.3.4\n", "captured/pasta_--version": "pasta 2023_12_04.b86afe3\n"}, ["2023_12_04 is too old"], process(50, "/usr/bin/rootlesskit", "--net=slirp4netns", "--port-driver=builtin"), WARNINGS),
+    ("rootless-pasta-loopback", {**process(50, "/usr/bin/rootlesskit", "--net", "pasta"), "captured/rootlesskit_--version": "rootlesskit version 2.3.4\n", "captured/pasta_--version": "", "var/lib/dpkg/status": "Package: passt\nStatus: install ok installed\nVersion: 0.0~git20231204.b86afe3-1\n\n"}, ["2023_12_04 is too old"], process(50, "/usr/bin/rootlesskit", "--net=slirp4netns", "--port-driver=builtin"), WARNINGS),
     ("rootless-modules", {**process(50, "/usr/bin/rootlesskit", "--net=slirp4netns"), "captured/iptables_--version": "iptables v1.8.9 (legacy)\n", "etc/alternatives/iptables": "->/usr/sbin/iptables-legacy", f"lib/modules/{RELEASE}/modules.dep": "kernel/iptable_raw.ko:\n", f"lib/modules/{RELEASE}/kernel/iptable_raw.ko": "x"}, ["iptable_raw", "process 50"], {"proc/modules": "iptable_raw 16384 0 - Live 0x0\n"}, WARNINGS),
     ("rootless-not-in-front", {**process(50, "/usr/bin/rootlesskit", "--net=slirp4netns"), **process(60, "dockerd", PATH="/home/u/bin:/usr/sbin"), "usr/local/sbin/iptables-xtshim": "", "usr/local/sbin/xtshim": ""}, ["/usr/sbin/iptables leads to /usr/sbin/iptables-nft"], {"etc/alternatives/iptables": "->/usr/local/sbin/xtshim"}, WARNINGS),
     ("nftables-swarm", {DAEMON_JSON: '{"firewall-backend": "nftables"}', "captured/dockerd_--version": "Docker version 29.1.0, build x\n", "captured/iptables-nft-save_-c": "", "var/lib/docker/swarm/docker-state.json": "{}"}, ['"firewall-backend": "nftables"', "docker-state.json"], {"var/lib/docker/swarm/docker-state.json": None}, ERRORS),
@@ -196,6 +197,14 @@ def test_a_healthy_tree_has_no_finding(program, tmp_path):
     report = of_tree(program, tmp_path)
     assert (report.code, report.names, report.all["unchecked"]) == (WELL, set(), []), report.text
     assert report.host("direct access") == ["filtered by the backend's raw table"]
+
+
+def test_what_ours_has_only_passed_on_stands_beside_nothing(program, tmp_path):
+    plant(tmp_path, healthy())
+    plant(tmp_path, {"captured/xtshim_iptables-save_-c": DOCKER_RULES.replace("[0:0] -A", "[3:180] -A")})
+    assert of_tree(program, tmp_path).names == set()
+    plant(tmp_path, {"captured/xtshim_iptables-save_-c": DOCKER_RULES.replace("172.17.0.2/32", "172.17.0.9/32")})
+    assert of_tree(program, tmp_path).names == {"beside-carried"}
 
 
 def test_what_a_tree_lacks_is_said(program, tmp_path):
@@ -517,6 +526,25 @@ def test_the_reverse_path_filter_of_a_bridge_without_address(bridged):
     assert bridged.fetch() == "answer"
     assert "bridge-rp-filter" not in live.report().names
     assert b"not found here" in live.run("--fix", "bridge-rp-filter").out
+
+
+@pytest.mark.parametrize("network, driver", [("pasta", "implicit"), ("slirp4netns", "builtin")])
+def test_rootless_networks_for_real(program, network, driver):
+    """A port of 127.0.0.1 alone, as Docker publishes it: pasta resets it, and is named; slirp4netns answers, and nothing is
+    wrong. rootlesskit, pasta and slirp4netns are Debian 13's."""
+    out = rootless.run(program, network, driver)
+    heard = dict(line.split(" ", 1) for line in out.splitlines() if line.startswith("port-"))
+    report = json.loads(out[out.index("{"):])
+    names = {finding["name"]: finding for finding in report["findings"]}
+    assert heard["port-everywhere"] == "hello", out
+    told = [line for title, line in report["host"] if title == "rootless"]
+    assert told == [f"rootlesskit version 2.0.2; network {network}, ports by {driver}"], out
+    if network == "pasta":
+        assert heard["port-loopback"] == "reset", out
+        evidence = "\n".join(names["rootless-pasta-loopback"]["evidence"])
+        assert "2.0.2 is older than 2.3.2" in evidence and "runs without --host-lo-to-ns-lo" in evidence, out
+    else:
+        assert heard["port-loopback"] == "hello" and "rootless-pasta-loopback" not in names, out
 
 
 def test_isolation_drops_between_two_networks(plain):
