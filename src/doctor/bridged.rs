@@ -102,13 +102,15 @@ fn through(facts: &Facts<'_>, diagnosis: &mut Diagnosis, bridges: &[Bridge]) {
         return;
     }
     let own: Vec<&Bridge> = bridges.iter().filter(|bridge| !is_docker(bridge)).collect();
-    for bridge in own.iter().filter(|bridge| bridge.ports.len() > 1 && !is_untracked(facts, &bridge.name)) {
+    // Where the host has an address on the bridge itself, its own traffic comes by it, and must be tracked.
+    let only_joins = |bridge: &&&Bridge| bridge.ports.len() > 1 && bridge.addresses.is_empty();
+    for bridge in own.iter().filter(only_joins).filter(|bridge| !is_untracked(facts, &bridge.name)) {
         let Some(other) = own.iter().find(|other| other.name != bridge.name && !other.addresses.is_empty()) else {
             continue;
         };
         let mut evidence = vec![
             format!("{SWITCH}: 1"),
-            format!("bridge {} joins {}", bridge.name, bridge.ports.join(", ")),
+            format!("bridge {} joins {}, and has no address", bridge.name, bridge.ports.join(", ")),
             format!("bridge {} has the host's address {}", other.name, other.addresses.join(", ")),
         ];
         evidence.extend(translated.clone());
@@ -122,7 +124,7 @@ fn through(facts: &Facts<'_>, diagnosis: &mut Diagnosis, bridges: &[Bridge]) {
         let settings = [strict("all"), strict(&bridge.name)];
         let settings: Vec<String> = settings.into_iter().flatten().collect();
         let value = settings.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u8>().ok()).max();
-        if value == Some(1) && bridge.addresses.is_empty() {
+        if value == Some(1) {
             let mut evidence = settings;
             evidence.push(format!("bridge {} has no address", bridge.name));
             diagnosis.find("bridge-rp-filter", evidence, &values);

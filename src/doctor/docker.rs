@@ -127,6 +127,17 @@ fn published<'a>(facts: &'a Facts<'_>, family: Family) -> Vec<(String, &'a Held,
     found
 }
 
+/// Whether a network was asked for without protection (gateway mode `nat-unprotected`): Docker accepts what comes for it.
+fn is_unprotected(facts: &Facts<'_>, family: Family, bridge: &str) -> bool {
+    let accepts = |line: &Line| {
+        line.target() == "ACCEPT"
+            && line.args.len() == 7
+            && line.option(&["-i"]) == Some((true, bridge))
+            && line.value("-o") == Some(bridge)
+    };
+    facts.held(family, "filter").any(|held| held.of("DOCKER").any(accepts))
+}
+
 fn direct_access(facts: &Facts<'_>, diagnosis: &mut Diagnosis, off: bool) {
     let limits = &texts().thresholds;
     if off {
@@ -153,6 +164,10 @@ fn direct_access(facts: &Facts<'_>, diagnosis: &mut Diagnosis, off: bool) {
     let mut by: Vec<String> = Vec::new();
     for family in Family::ALL {
         for (address, held, line) in published(facts, family) {
+            let bridge = line.option(&["-i"]).filter(|(inverted, _)| *inverted).map(|(_, bridge)| bridge);
+            if bridge.is_some_and(|bridge| is_unprotected(facts, family, bridge)) {
+                continue;
+            }
             let filters = |rule: &Line| rule.target() == "DROP" && rule.value("-d").map(bare) == Some(&address);
             match drops(facts, family).find(|(_, rule)| filters(rule)) {
                 Some((held, _)) if held.source == Source::Carried => by.push("rules that xtshim carries".to_owned()),
@@ -199,7 +214,7 @@ fn settings(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
     let daemon = ["/usr/bin/dockerd", "/usr/sbin/dockerd"].into_iter().find(|path| facts.host.has(path));
     let proxies = ["/usr/bin", "/usr/sbin", "/usr/libexec/docker", "/usr/local/bin"];
     let proxy = proxies.iter().any(|place| facts.host.has(&format!("{place}/docker-proxy")));
-    if let Some(daemon) = daemon.filter(|_| !proxy && facts.host.is_live())
+    if let Some(daemon) = daemon.filter(|_| !proxy)
         && set("userland-proxy", "false").is_none()
         && facts.docker.setting("userland-proxy-path").is_none()
     {
@@ -212,6 +227,9 @@ fn settings(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
 fn forward_policy(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
     let ours = ["DOCKER-FORWARD", "DOCKER-ISOLATION-STAGE-1", "DOCKER", "DOCKER-CT"];
     let nftables = facts.docker.uses_nftables();
+    if nftables.is_none() && facts.docker.daemons.is_empty() && !facts.docker_has_rules() {
+        return;
+    }
     for family in Family::ALL {
         let tables: Vec<&Held> = facts.held(family, "filter").collect();
         let served = tables.iter().any(|held| held.of("FORWARD").any(|line| ours.contains(&line.target())));

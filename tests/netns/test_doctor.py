@@ -155,6 +155,7 @@ CASES = [
     ("docker-raw-myth", process(812, "/usr/bin/dockerd", "--iptables-raw=false"), ["dockerd[812] runs with --iptables-raw=false"], process(812, "/usr/bin/dockerd"), WARNINGS),
     ("docker-iptables-off", {DAEMON_JSON: '{"iptables": false}'}, ['"iptables": false'], {DAEMON_JSON: "{}"}, WARNINGS),
     ("docker-firewall-backend-unknown", {DAEMON_JSON: '{"firewall-backend": "iptables"}'}, ['"firewall-backend"', "28.5.2"], {"captured/dockerd_--version": "Docker version 29.1.0, build x\n"}, ERRORS),
+    ("docker-proxy-absent", {"usr/bin/dockerd": "", DAEMON_JSON: '{"userland-proxy": true}'}, ["/usr/bin/dockerd is there", "no docker-proxy in /usr/bin"], {"usr/bin/docker-proxy": ""}, WARNINGS),
     ("docker-direct-access-open", {"captured/iptables-nft-save_-c": DOCKER_RULES.replace("-A PREROUTING -d 172.17.0.2", "-A PREROUTING -d 172.17.0.3")}, ["172.17.0.2:80", "no rule of raw"], {"captured/xtshim_iptables-save_-c": "*raw\n:PREROUTING ACCEPT [0:0]\n[0:0] -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n", "captured/iptables-nft-save_-c": DOCKER_RULES.split("*raw")[0]}, ERRORS),
     ("docker-forwarding-off", {"proc/sys/net/ipv4/ip_forward": "0"}, ["/proc/sys/net/ipv4/ip_forward: 0"], {"proc/sys/net/ipv4/ip_forward": "1"}, ERRORS),
     ("docker-held", {"var/lib/dpkg/status": "Package: docker-ce\nStatus: hold ok installed\nVersion: 5:27.5.1-1\n\n", "captured/dockerd_--version": "Docker version 27.5.1, build 9f9e405\n"}, ["docker-ce is held", "27.5.1"], {"captured/dockerd_--version": "Docker version 28.5.2, build x\n", "var/lib/dpkg/status": "Package: docker-ce\nStatus: install ok installed\nVersion: 5:28.5.2-1\n\n"}, WARNINGS),
@@ -205,6 +206,23 @@ def test_what_ours_has_only_passed_on_stands_beside_nothing(program, tmp_path):
     assert of_tree(program, tmp_path).names == set()
     plant(tmp_path, {"captured/xtshim_iptables-save_-c": DOCKER_RULES.replace("172.17.0.2/32", "172.17.0.9/32")})
     assert of_tree(program, tmp_path).names == {"beside-carried"}
+
+
+def test_a_bridge_with_an_address_and_a_network_without_protection_are_no_finding(program, tmp_path):
+    """A host with virtual machines on its own bridge: conntrack must go on seeing what comes by that one."""
+    link = lambda name, **more: {"ifname": name, "addr_info": [], **more}
+    address = lambda text: [{"family": "inet", "local": text, "scope": "global"}]
+    links = [link("br0", linkinfo={"info_kind": "bridge"}, addr_info=address("192.0.2.1")), link("eth0", master="br0"), link("tap0", master="br0"), link("virbr0", linkinfo={"info_kind": "bridge"}, addr_info=address("192.168.122.1"))]
+    plant(tmp_path, healthy())
+    plant(tmp_path, {"captured/ip_-j_-d_addr_show": json.dumps(links)})
+    assert of_tree(program, tmp_path).names == set()
+    links[0]["addr_info"] = []
+    plant(tmp_path, {"captured/ip_-j_-d_addr_show": json.dumps(links)})
+    assert of_tree(program, tmp_path).names == {"bridge-clash"}
+    plant(tmp_path, healthy())
+    open_network = DOCKER_RULES.split("*raw")[0].replace("COMMIT\n*nat", "[0:0] -A DOCKER ! -i docker0 -o docker0 -j ACCEPT\nCOMMIT\n*nat")
+    plant(tmp_path, {"captured/iptables-nft-save_-c": open_network})
+    assert of_tree(program, tmp_path).names == set()
 
 
 def test_what_a_tree_lacks_is_said(program, tmp_path):
@@ -502,7 +520,7 @@ def test_connections_through_two_bridges_are_reset(bridged):
     report = live.report()
     finding = report.the("bridge-clash")
     evidence = "\n".join(finding["evidence"])
-    for word in ("bridge-nf-call-iptables: 1", "bridge br-lan joins", "bridge br-dmz has the host's address 10.2.0.1", "--dst-type LOCAL -j DOCKER", "ended by a reset, such as 10.1.0.2:"):
+    for word in ("bridge-nf-call-iptables: 1", "bridge br-lan joins br-laneth0, br-lanlan, and has no address", "bridge br-dmz has the host's address 10.2.0.1", "--dst-type LOCAL -j DOCKER", "ended by a reset, such as 10.1.0.2:"):
         assert word in evidence, report.text
     assert finding["mend"] == ["iptables -t raw -I PREROUTING -i br-lan -j NOTRACK"]
     live.mend(finding)

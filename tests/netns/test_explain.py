@@ -11,7 +11,7 @@ COMMANDS = [
     ("iptables -t raw -A PREROUTING -d 172.17.0.2 ! -i docker0 -j DROP", ["puts a rule at the end of PREROUTING in the IPv4 table raw", "to 172.17.0.2/32; comes in by anything but docker0", "thrown away", "dockerd 28.5.2 says this for bridge networks"]),
     ("ip6tables -t raw -I PREROUTING -i br-lan -j NOTRACK", ["puts a rule first in PREROUTING in the IPv6 table raw", "comes in by br-lan", "belongs to no connection"]),
     ("iptables -I FORWARD -i eth+ ! -s 192.0.2.0/24 -p tcp -m multiport --dports 80,443 -j REJECT", ["passes on from one interface to another", "an interface whose name begins with `eth`", "not from 192.0.2.0/24", "to one of the ports 80,443", "their sender is told"]),
-    ("iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DNAT --to-destination 10.0.0.1:80", ["for the first packet of each connection alone", "of the type LOCAL", "given another destination: 10.0.0.1:80"]),
+    ("iptables -t nat -A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination 10.0.0.1:80", ["for the first packet of each connection alone", "of the type LOCAL", "given another destination: 10.0.0.1:80"]),
 ]
 
 
