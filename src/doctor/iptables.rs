@@ -102,8 +102,7 @@ fn not_in_front(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
         let mode = if mode == "auto" { "automatic" } else { "manual: somebody has chosen it" };
         evidence.push(format!("{path}: {mode}"));
     }
-    let (there, leads_to) = (installed.as_str(), facts.front.leads_to.as_str());
-    diagnosis.find("xtshim-not-in-front", evidence, &[("installed", there), ("former", leads_to)]);
+    diagnosis.find("xtshim-not-in-front", evidence, &[("former", &facts.front.leads_to)]);
 }
 
 fn beside(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
