@@ -130,7 +130,7 @@ pub fn read_saved(source: Source, family: Family, text: &str) -> Vec<Held> {
                     && append == "-A"
                     && let Some(held) = tables.last_mut()
                 {
-                    let packets = counters.map_or(0, |(packets, _)| packets);
+                    let packets = counters.and_then(|bracket| bracket.read()).map_or(0, |(packets, _)| packets);
                     held.rules.push(Line { chain: chain.clone(), args: rest.to_vec(), packets });
                 }
             }

@@ -91,7 +91,7 @@ def shim(request, public):
     def make(variant, tables=("raw",), carrier="nft"):
         key = variant, tables, carrier
         if key not in known:
-            name = "-".join(["xtshim", variant, *(tables if tables != ("raw",) else ()), *([carrier] if carrier != "nft" else ())])
+            name = "-".join(["xtshim", variant, *((tables or ("nothing",)) if tables != ("raw",) else ()), *([carrier] if carrier != "nft" else ())])
             directory = public / name
             directory.mkdir()
             journal, config = directory / "rewrites.jsonl", directory / "xtshim.toml"

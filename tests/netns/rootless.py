@@ -107,7 +107,7 @@ def run(program, network, driver):
     """Two ports served within rootlesskit's network, asked for from outside of it: what the host's side hears of each, and
     what the doctor says there, as JSON."""
     where = box()
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BOX": str(where), "PROGRAM": program, "INSIDE": INSIDE, "NETWORK": network, "DRIVER": driver}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BOX": str(where), "PROGRAM": str(program), "INSIDE": INSIDE, "NETWORK": network, "DRIVER": driver}
     done = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/bash", "-c", OUTSIDE], env=environment, capture_output=True, text=True, timeout=60)
     if "port-everywhere hello" not in done.stdout:
         pytest.skip(f"rootlesskit does not run here: {done.stderr.strip()[-300:]}")

@@ -11,7 +11,6 @@ import subprocess
 
 import pytest
 
-import conftest
 import harness
 import packets
 import rootless
@@ -100,14 +99,6 @@ def plant(root, files):
             place.symlink_to(content[2:])
         else:
             place.write_text(content)
-
-
-@pytest.fixture(scope="session")
-def program():
-    found = conftest.binary()
-    if found is None:
-        pytest.skip("xtshim is not built (cargo build, or name it in XTSHIM_BIN)")
-    return str(found)
 
 
 class Report:
@@ -377,12 +368,8 @@ def test_a_backend_is_called_behind_what_is_carried(live):
     assert listed[1:] == ["-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP", "-A PREROUTING -s 192.0.2.7/32 -j DROP"]
 
 
-def test_the_jump_to_raw_in_mangle_is_gone(variant, shim, tmp_path, public):
-    subject = shim(variant, ())
-    config = tmp_path / "x.toml"
-    config.write_text(open(subject.config).read().replace("[carriers]\n", '[carriers]\nraw = "mangle"\n'))
-    live = Live(subject, tmp_path)
-    live.env["XTSHIM_CONFIG"] = str(config)
+def test_the_jump_to_raw_in_mangle_is_gone(variant, shim, tmp_path):
+    live = Live(shim(variant, ("raw",), "mangle"), tmp_path)
     try:
         docker(live)
         report = live.report()
