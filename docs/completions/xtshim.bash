@@ -19,8 +19,14 @@ _xtshim() {
             xtshim,disable)
                 cmd="xtshim__subcmd__disable"
                 ;;
+            xtshim,doctor)
+                cmd="xtshim__subcmd__doctor"
+                ;;
             xtshim,enable)
                 cmd="xtshim__subcmd__enable"
+                ;;
+            xtshim,explain)
+                cmd="xtshim__subcmd__explain"
                 ;;
             xtshim,flush)
                 cmd="xtshim__subcmd__flush"
@@ -30,6 +36,9 @@ _xtshim() {
                 ;;
             xtshim,log)
                 cmd="xtshim__subcmd__log"
+                ;;
+            xtshim,migrate)
+                cmd="xtshim__subcmd__migrate"
                 ;;
             xtshim,probe)
                 cmd="xtshim__subcmd__probe"
@@ -46,8 +55,14 @@ _xtshim() {
             xtshim__subcmd__help,disable)
                 cmd="xtshim__subcmd__help__subcmd__disable"
                 ;;
+            xtshim__subcmd__help,doctor)
+                cmd="xtshim__subcmd__help__subcmd__doctor"
+                ;;
             xtshim__subcmd__help,enable)
                 cmd="xtshim__subcmd__help__subcmd__enable"
+                ;;
+            xtshim__subcmd__help,explain)
+                cmd="xtshim__subcmd__help__subcmd__explain"
                 ;;
             xtshim__subcmd__help,flush)
                 cmd="xtshim__subcmd__help__subcmd__flush"
@@ -57,6 +72,9 @@ _xtshim() {
                 ;;
             xtshim__subcmd__help,log)
                 cmd="xtshim__subcmd__help__subcmd__log"
+                ;;
+            xtshim__subcmd__help,migrate)
+                cmd="xtshim__subcmd__help__subcmd__migrate"
                 ;;
             xtshim__subcmd__help,probe)
                 cmd="xtshim__subcmd__help__subcmd__probe"
@@ -70,6 +88,21 @@ _xtshim() {
             xtshim__subcmd__help,translate)
                 cmd="xtshim__subcmd__help__subcmd__translate"
                 ;;
+            xtshim__subcmd__help__subcmd__migrate,docker-user)
+                cmd="xtshim__subcmd__help__subcmd__migrate__subcmd__docker__subcmd__user"
+                ;;
+            xtshim__subcmd__migrate,docker-user)
+                cmd="xtshim__subcmd__migrate__subcmd__docker__subcmd__user"
+                ;;
+            xtshim__subcmd__migrate,help)
+                cmd="xtshim__subcmd__migrate__subcmd__help"
+                ;;
+            xtshim__subcmd__migrate__subcmd__help,docker-user)
+                cmd="xtshim__subcmd__migrate__subcmd__help__subcmd__docker__subcmd__user"
+                ;;
+            xtshim__subcmd__migrate__subcmd__help,help)
+                cmd="xtshim__subcmd__migrate__subcmd__help__subcmd__help"
+                ;;
             *)
                 ;;
         esac
@@ -77,7 +110,7 @@ _xtshim() {
 
     case "${cmd}" in
         xtshim)
-            opts="-h -V --help --version enable disable status probe translate selftest log flush help"
+            opts="-h -V --help --version enable disable status probe translate selftest log flush doctor migrate explain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -108,6 +141,28 @@ _xtshim() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xtshim__subcmd__doctor)
+            opts="-h --json --fix --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --fix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xtshim__subcmd__enable)
             opts="-n -h --scope --follow-nftables --keep-choice --dry-run --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -119,6 +174,20 @@ _xtshim() {
                     COMPREPLY=($(compgen -W "system docker" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__explain)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -149,7 +218,7 @@ _xtshim() {
             return 0
             ;;
         xtshim__subcmd__help)
-            opts="enable disable status probe translate selftest log flush help"
+            opts="enable disable status probe translate selftest log flush doctor migrate explain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -176,7 +245,35 @@ _xtshim() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xtshim__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xtshim__subcmd__help__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -221,6 +318,34 @@ _xtshim() {
         xtshim__subcmd__help__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__help__subcmd__migrate)
+            opts="docker-user"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__help__subcmd__migrate__subcmd__docker__subcmd__user)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -291,6 +416,84 @@ _xtshim() {
         xtshim__subcmd__log)
             opts="-f -h --follow --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__migrate)
+            opts="-h --help docker-user help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__migrate__subcmd__docker__subcmd__user)
+            opts="-h --fwmark --apply --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --fwmark)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__migrate__subcmd__help)
+            opts="docker-user help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__migrate__subcmd__help__subcmd__docker__subcmd__user)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xtshim__subcmd__migrate__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
