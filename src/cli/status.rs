@@ -199,9 +199,9 @@ fn next(fronts: &[Front], drop_in: Option<&DropIn>, places: &Places, daemons: &[
     let changed = fronts.iter().filter(|front| front.ours).filter_map(|front| front.changed);
     let last = changed.chain(drop_in.and_then(|drop_in| drop_in.changed)).max();
     let is_older = |daemon: &Process| daemon.since.zip(last).is_some_and(|(began, changed)| began < changed);
-    let has_path =
-        |daemon: &Process| docker::path_of(daemon.pid).is_some_and(|path| begins_with(&path, &places.private));
-    if daemons.iter().any(|daemon| is_older(daemon) || has_path(daemon) != drop_in.is_some()) {
+    let has_path = |daemon: &Process| docker::path_of(daemon.pid).map(|path| begins_with(&path, &places.private));
+    let is_stale = |daemon: &Process| is_older(daemon) || has_path(daemon).is_some_and(|has| has != drop_in.is_some());
+    if daemons.iter().any(is_stale) {
         next.push("dockerd runs since before that was changed: sudo systemctl restart docker".to_owned());
     }
     next

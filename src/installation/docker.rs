@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 /// Docker's unit.
@@ -60,21 +60,30 @@ pub struct Process {
     pub since: Option<SystemTime>,
 }
 
-/// The processes whose command name (proc_pid_comm(5)) is `name`, in this pid namespace.
+/// The processes whose command name (proc_pid_comm(5)) is `name`, in this pid namespace itself and in none below it.
 pub fn processes(name: &str) -> Vec<Process> {
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
-    numbers.filter(is_it).map(|pid| Process { pid, since: start(pid) }).collect()
+    // `812 (dockerd) S 1 …`; one that has ended and was not waited for yet is in state Z (proc_pid_stat(5)).
+    let is_it = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.split_once(" (").and_then(|(_, rest)| rest.strip_prefix(name)?.strip_prefix(") "));
+        rest.is_some_and(|rest| !rest.starts_with(['Z', 'X']))
+    };
+    // A container's own is none of ours.
+    let own = fs::read_link("/proc/self/ns/pid").ok();
+    let is_here = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok().is_none_or(|other| own == Some(other));
+    numbers.filter(is_it).filter(is_here).map(|pid| Process { pid, since: start(pid) }).collect()
 }
 
 /// The time at which a process began: its 22nd field of proc_pid_stat(5) is in clock ticks since the boot, 100 a second.
 fn start(pid: u32) -> Option<SystemTime> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let kernel = fs::read_to_string("/proc/stat").ok()?;
-    let boot: u64 = kernel.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(boot) + Duration::from_millis(ticks * 10))
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let age = Duration::try_from_secs_f64(uptime).ok()?.checked_sub(Duration::from_millis(ticks * 10));
+    SystemTime::now().checked_sub(age.unwrap_or_default())
 }
 
 /// The PATH of a process.

@@ -33,6 +33,8 @@ pub struct Alternatives {
     pub one_group: bool,
     /// The groups that are there.
     pub groups: Vec<Group>,
+    /// The names of those of which a link in the PATH is missing: Debian's iptables takes one along when it is removed.
+    pub torn: Vec<String>,
 }
 
 /// What is to be done, and what a person should know of it.
@@ -56,10 +58,15 @@ impl Alternatives {
     /// `None`: there is none here.
     pub fn find() -> Option<Self> {
         let program = PROGRAMS.into_iter().find(|path| Path::new(path).exists())?;
+        let groups: Vec<Group> = NAMES.into_iter().filter_map(Group::read).collect();
+        let is_missing = |link: &PathBuf| fs::symlink_metadata(link).is_err();
+        let is_torn =
+            |group: &&Group| is_missing(&group.link) || group.slaves.iter().any(|slave| is_missing(&slave.link));
         Some(Self {
+            torn: groups.iter().filter(is_torn).map(|group| group.name.clone()).collect(),
             program: program.to_owned(),
             one_group: !Path::new(ADMIN[0]).is_dir(),
-            groups: NAMES.into_iter().filter_map(Group::read).collect(),
+            groups,
         })
     }
 
@@ -87,7 +94,9 @@ impl Alternatives {
             let group = self.group(&wanted.name);
             let ours = group.is_some_and(|group| group.value.as_ref() == Some(&wanted.path));
             let registered = group.and_then(|group| group.choice(&wanted.path));
-            if !registered.is_some_and(|choice| group.is_some_and(|group| wanted.is_registered(group, choice))) {
+            let registered =
+                registered.is_some_and(|choice| group.is_some_and(|group| wanted.is_registered(group, choice)));
+            if !registered || (ours && self.torn.contains(&wanted.name)) {
                 added.push(self.register(&wanted));
             }
             let others = group.map(|group| group.others(&wanted.path)).unwrap_or_default();
@@ -274,7 +283,7 @@ mod tests {
             Group { value, ..Group::parse(name, text).expect("a group") }
         };
         let groups = vec![parse("iptables", &text)];
-        Alternatives { program: "ua".to_owned(), one_group: false, groups }
+        Alternatives { program: "ua".to_owned(), one_group: false, groups, torn: Vec::new() }
     }
 
     fn places() -> Places {
@@ -323,6 +332,14 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_is_missing_is_made_again() {
+        let torn = vec!["iptables".to_owned()];
+        let machine = Alternatives { torn, ..machine("auto", "/x/iptables-xtshim", true) };
+        let plan = machine.enable(&places(), &Record::default(), false).expect("a plan");
+        assert!(said(&plan)[0].starts_with("ua --install iptables iptables iptables-xtshim 30 "), "{plan:?}");
+    }
+
+    #[test]
     fn the_former_choice_comes_back() {
         let back = |mode: &str, value: &str, record: &str| {
             said(&machine(mode, value, true).disable(&places(), &Record::parse(record)))
@@ -342,7 +359,7 @@ mod tests {
         let text = "auto\n/nowhere/iptables\nip6tables\n/nowhere/ip6tables\n\n/usr/sbin/iptables-nft\n10\n\
             /usr/sbin/ip6tables-nft\n";
         let group = Group::parse("iptables", text).expect("a group");
-        let machine = Alternatives { program: "ua".to_owned(), one_group: true, groups: vec![group] };
+        let machine = Alternatives { program: "ua".to_owned(), one_group: true, groups: vec![group], torn: Vec::new() };
         let plan = machine.enable(&places(), &Record::default(), false).expect("a plan");
         let Some(Step::Run(words)) = plan.steps.last() else { panic!("{plan:?}") };
         let slaves = words.iter().filter(|word| *word == "--slave").count();
