@@ -140,7 +140,13 @@ impl<'a> Writer<'a> {
 
     /// New rules go before the next one that stays, so runs of them keep their order.
     fn place_rules(&mut self, chain: &Chain, table: &Table) -> Result<(), Error> {
-        for (index, held) in chain.rules.iter().enumerate() {
+        let mut following = Vec::with_capacity(chain.rules.len());
+        let mut next = None;
+        for held in chain.rules.iter().rev() {
+            following.push(next);
+            next = held.handles.first().or(next);
+        }
+        for (held, next) in chain.rules.iter().zip(following.into_iter().rev()) {
             if !held.handles.is_empty() && !held.recounted {
                 continue;
             }
@@ -151,7 +157,6 @@ impl<'a> Writer<'a> {
                 }
                 continue;
             }
-            let next = chain.rules.iter().skip(index + 1).find_map(|later| later.handles.first());
             if table.unread == Unread::Behind {
                 // Each goes to the front, so the last one first.
                 for (rule, data) in parts.iter().rev() {
