@@ -11,6 +11,7 @@ use crate::nft::Connection;
 use crate::plan;
 use crate::probe::{self, Backend, Snapshot, Tool};
 use crate::sys::exec;
+use crate::sys::lock::{LockFile, XtablesLock};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -34,6 +35,8 @@ pub struct Context {
     pub snapshot: Snapshot,
     /// Open since the plan asked the kernel something.
     pub(super) connection: RefCell<Option<Connection>>,
+    /// Keeps others from taking a table over while the backend is given something to do with it.
+    pub(super) guard: RefCell<Option<XtablesLock>>,
 }
 
 impl Context {
@@ -41,7 +44,8 @@ impl Context {
     pub fn new(front: Front, called: &str, args: Vec<OsString>) -> Self {
         let argv0 = front.argv0(called).to_owned();
         let probe::Standing { config, error, snapshot } = probe::standing();
-        let context = Self { front, argv0, args, config, snapshot, connection: RefCell::default() };
+        let context =
+            Self { front, argv0, args, config, snapshot, connection: RefCell::default(), guard: RefCell::default() };
         if let Some(error) = error {
             context.tell("", &[], "the defaults are used", Err(error.to_string()));
         }
@@ -90,6 +94,12 @@ impl Context {
 
     /// The same with other arguments, and with `input` on its standard input.
     pub fn pass_through_fed(&self, args: &[OsString], input: &[u8]) -> ExitCode {
+        if self.guard.borrow().is_some() {
+            return match self.feed_backend(args, input) {
+                Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+                Err(error) => self.fail(&error),
+            };
+        }
         let Some((program, name)) = self.backend_program(self.front.tool) else {
             return self.fail(&self.no_backend());
         };
@@ -116,23 +126,26 @@ impl Context {
     /// Runs the backend's own program of this front as a child, fed with `input`.
     pub fn feed_backend(&self, args: &[OsString], input: &[u8]) -> Result<i32, Error> {
         let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
-        let command = exec::command(program, name, args);
-        let output = exec::converse(command, input).map_err(|error| Error::Resource(error.to_string()))?;
-        Ok(exit_code(&output))
-    }
-
-    /// What the backend's own program of this front prints.
-    pub fn backend_output(&self, args: &[OsString]) -> Result<Output, Error> {
-        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
         let mut command = exec::command(program, name, args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        command.output().map_err(|error| Error::Resource(error.to_string()))
+        let failed = |error: io::Error| Error::Resource(error.to_string());
+        // The lock that it would take is ours.
+        let file = self.guard.borrow().is_some().then(LockFile::new).transpose().map_err(failed)?;
+        if let Some(file) = &file {
+            command.env("XTABLES_LOCKFILE", file.path());
+        }
+        let output = exec::converse(command, input).map_err(failed)?;
+        Ok(exit_code(&output))
     }
 
     /// What the backend says to this command, both streams.
     pub fn whole_answer(&self) -> Result<Output, Error> {
+        self.backend_output(&self.args)
+    }
+
+    /// What the backend's own program of this front says, both streams.
+    pub fn backend_output(&self, args: &[OsString]) -> Result<Output, Error> {
         let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
-        let mut command = exec::command(program, name, &self.args);
+        let mut command = exec::command(program, name, args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.output().map_err(|error| Error::Resource(error.to_string()))
     }

@@ -58,6 +58,21 @@ impl Context {
         }
     }
 
+    /// Keeps others from taking any table over; see [`Owner::guard`].
+    ///
+    /// # Errors
+    /// The lock is another's.
+    pub fn guard_all(&self, wait: Option<Option<u32>>) -> Result<Option<XtablesLock>, Error> {
+        let Some(backend) = &self.snapshot.backend else { return Ok(None) };
+        Owner { family: self.front.family, table: "", backend }.guard(wait)
+    }
+
+    /// Whether another front may be taking a table over that is the backend's to us.
+    pub fn may_be_taken(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        let tables = self.snapshot.carried_tables(self.front.family).filter(|table| wanted(table));
+        self.snapshot.nf_tables && tables.into_iter().any(|table| !self.is_passed_through(table, false))
+    }
+
     /// What is done about `table`. Costs one request to the kernel, and none where there is no nf_tables.
     pub fn course(&self, table: &str) -> Result<Course, Error> {
         let name = carrier::table_name(table);

@@ -4,7 +4,7 @@
 use super::context::{Context, may_administer};
 use super::host;
 use super::options::Options;
-use super::planning::{Course, Guarded};
+use super::planning::Course;
 use super::{alone, lacking};
 use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
@@ -15,6 +15,7 @@ use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::restore::{pieces, seen};
 use crate::probe::Tool;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io::Read;
 
 /// Answers.
@@ -86,6 +87,7 @@ fn carried<'a>(
     // What holds raw for us is the backend's as long as it does.
     let own = |candidate: &&Candidate| candidate.held || host != Some(candidate.table.as_str());
     let wanted = candidates.iter().filter(|candidate| named(&candidate.table)).filter(own);
+    let left: RefCell<Vec<(&'a str, String)>> = RefCell::default();
     let course = |candidate: &'a Candidate| match context.course_of(&candidate.table, candidate.held) {
         Course::Carry { by, why } => {
             let ours = options.test
@@ -94,14 +96,18 @@ fn carried<'a>(
             Ok(ours.then_some(Carried { table: &candidate.table, how: How::By(by), why }))
         }
         Course::TakeOver { .. } if options.test => Ok(None),
-        Course::TakeOver { why } => match takes_over(context, options, &candidate.table, &why, lines)? {
-            true => Ok(Some(Carried { table: &candidate.table, how: How::By(CarrierKind::Nft), why })),
-            false => Ok(None),
-        },
+        Course::TakeOver { why } => {
+            if !takes_over(context, options, &candidate.table, &why, lines)? {
+                left.borrow_mut().push((&candidate.table, why));
+                return Ok(None);
+            }
+            Ok(Some(Carried { table: &candidate.table, how: How::By(CarrierKind::Nft), why }))
+        }
         Course::PassThrough => Ok(None),
     };
     let mut carried: Vec<Carried<'_>> =
         wanted.filter_map(|candidate| course(candidate).transpose()).collect::<Result<_, Error>>()?;
+    carried.extend(guarded(context, options, left.into_inner())?);
     let beside = |hosting: &&Hosting| {
         options.wants(hosting.host)
             && named(hosting.host)
@@ -134,10 +140,25 @@ fn takes_over(context: &Context, options: &Options, table: &str, why: &str, line
     } else if context.take_over(table, why, options.wait)? {
         return Ok(true);
     }
-    match context.guarded(table, options.wait)? {
-        Guarded::Ours => Ok(true),
-        Guarded::Theirs(_) => Ok(false),
+    Ok(false)
+}
+
+/// Of tables that the backend holds those that another front has made ours meanwhile. The others stay the backend's until
+/// this process ends: nobody takes them over while the backend is given its part of the file.
+fn guarded<'a>(context: &Context, options: &Options, left: Vec<(&'a str, String)>) -> Result<Vec<Carried<'a>>, Error> {
+    // Where raw is held in another table, that needs the lock for itself.
+    if left.is_empty() || context.hosting().is_some() {
+        return Ok(Vec::new());
     }
+    let lock = context.guard_all(options.wait)?;
+    let mut ours = Vec::new();
+    for (table, why) in left {
+        if context.carrier(table)?.exists()? {
+            ours.push(Carried { table, how: How::By(CarrierKind::Nft), why });
+        }
+    }
+    *context.guard.borrow_mut() = lock;
+    Ok(ours)
 }
 
 /// The name behind `*`.

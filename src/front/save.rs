@@ -18,6 +18,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 
+/// How often tables that change hands are read again.
+const ATTEMPTS: usize = 20;
+
 /// Order in which iptables-nft-save prints tables.
 const NFT_ORDER: [&str; 5] = ["mangle", "security", "raw", "filter", "nat"];
 
@@ -34,23 +37,43 @@ pub fn answer(context: &Context) -> ExitCode {
     if !may_administer() {
         return context.fail(&alone::not_permitted());
     }
-    let warn = || context.warn(&vec!["-b/--binary option is not implemented".to_owned(); options.binary]);
-    match carried(context, &options).inspect(|sections| {
-        if sections.is_some() {
-            warn()
-        }
-    }) {
+    match settled(context, &options) {
         Ok(None) => context.pass_through(),
-        Ok(Some(sections)) => match assemble(context, &options, sections) {
-            Ok((text, 0)) => deliver(context, &options, &text),
-            Ok((text, code)) => {
-                let _ = deliver(context, &options, &text);
-                ExitCode::from(u8::try_from(code).unwrap_or(1))
-            }
-            Err(error) => context.fail(&error),
-        },
+        Ok(Some(answer)) => {
+            context.warn(&vec!["-b/--binary option is not implemented".to_owned(); options.binary]);
+            let _ = std::io::stderr().write_all(&answer.said);
+            let delivered = deliver(context, &options, &answer.text);
+            if answer.code == 0 { delivered } else { ExitCode::from(u8::try_from(answer.code).unwrap_or(1)) }
+        }
         Err(error) => context.fail(&error),
     }
+}
+
+/// What is said, and what with.
+struct Answer {
+    text: Vec<u8>,
+    said: Vec<u8>,
+    code: i32,
+}
+
+/// The answer, of before or of after whatever another front does meanwhile; `None` where the backend can answer alone. A
+/// table that is being taken over is in ours before it is gone from the backend's: so whoever finds one in neither looks
+/// again.
+fn settled(context: &Context, options: &Options) -> Result<Option<Answer>, Error> {
+    let wanted = |table: &str| options.table.as_deref().is_none_or(|only| only == table);
+    for _ in 0..ATTEMPTS {
+        let sections = match carried(context, options)? {
+            None if !context.has_backend() || !context.may_be_taken(wanted) => return Ok(None),
+            sections => sections.unwrap_or_default(),
+        };
+        let known: Vec<String> = sections.iter().map(|saved| saved.table.clone()).collect();
+        let answer = assemble(context, options, sections)?;
+        let ours = context.held_tables()?;
+        if ours.iter().filter(|(table, _)| wanted(table)).all(|(table, _)| known.contains(table)) {
+            return Ok(Some(answer));
+        }
+    }
+    Err(Error::Resource("the tables change hands faster than they can be read".to_owned()))
 }
 
 /// A table as it is saved, without the comments around it.
@@ -103,18 +126,23 @@ fn carried_one(context: &Context, options: &Options, table: &str) -> Result<Opti
     Ok(Some(vec![Saved { table: table.to_owned(), text }]))
 }
 
-fn assemble(context: &Context, options: &Options, sections: Vec<Saved>) -> Result<(String, i32), Error> {
+fn assemble(context: &Context, options: &Options, sections: Vec<Saved>) -> Result<Answer, Error> {
     if options.table.is_some() && !sections.is_empty() || !context.has_backend() {
-        return Ok((merge(context, "", &sections), 0));
+        return Ok(Answer { text: merge(context, "", &sections).into_bytes(), said: Vec::new(), code: 0 });
     }
     let table = options.table.iter().flat_map(|table| ["-t".into(), table.into()]);
     let args: Vec<OsString> = options.passed.iter().cloned().chain(table).collect();
     let output = context.backend_output(&args)?;
+    let code = exit_code(&output);
+    let hosting = context.hosting();
+    if sections.is_empty() && hosting.is_none() {
+        return Ok(Answer { text: output.stdout, said: output.stderr, code });
+    }
     let mut theirs = String::from_utf8_lossy(&output.stdout).into_owned();
-    if let Some(hosting) = context.hosting() {
+    if let Some(hosting) = hosting {
         theirs = host::unsaved(&theirs, hosting);
     }
-    Ok((merge(context, &theirs, &sections), exit_code(&output)))
+    Ok(Answer { text: merge(context, &theirs, &sections).into_bytes(), said: output.stderr, code })
 }
 
 /// With the comments that iptables-save puts around each table.
@@ -173,16 +201,16 @@ fn split(file: &str) -> Vec<(String, String)> {
     tables
 }
 
-fn deliver(context: &Context, options: &Options, text: &str) -> ExitCode {
+fn deliver(context: &Context, options: &Options, text: &[u8]) -> ExitCode {
     let Some(path) = &options.file else {
         let mut stdout = std::io::stdout().lock();
         // The original says nothing of a file that it could not write.
-        return match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        return match stdout.write_all(text).and_then(|()| stdout.flush()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(RESOURCE_PROBLEM),
         };
     };
-    match File::create(path).and_then(|mut file| file.write_all(text.as_bytes())) {
+    match File::create(path).and_then(|mut file| file.write_all(text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context
             .fail(&Error::Verbatim { stderr: format!("Failed to open file, error: {}\n", reason(&error)), code: 1 }),

@@ -593,3 +593,66 @@ def test_a_file_that_cannot_be_carried(machine):
     assert b"--string" in machine.theirs("iptables", "-S")
     (record,) = machine.told()
     assert record["result"].startswith("passed on to iptables, which holds filter here: line 2: -m string"), record
+
+
+def slowed(machine, slow):
+    """Has ours call originals of which the one tool, when it is armed, waits until it is let go. Gives what arms it and what lets
+    it go."""
+    directory = machine.directory / "programs"
+    directory.mkdir()
+    with machine.place.entered():
+        here = os.readlink("/proc/self/ns/net")
+    for tool in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"):
+        name = directory / tool.replace("tables", f"tables-{machine.variant}")
+        if tool != slow:
+            os.symlink(machine.original.path(tool), name)
+            continue
+        # What is tried is tried in other namespaces.
+        name.write_text(f'#!/bin/sh\n[ "$(readlink /proc/self/ns/net)" = "{here}" ] && mv "{directory}/armed" "{directory}/waits" 2>/dev/null && while [ -e "{directory}/waits" ]; do sleep 0.05; done\nexec "{machine.original.path(tool)}" "$@"\n')
+        name.chmod(0o755)
+    config = machine.directory / "xtshim.toml"
+    config.write_text(config.read_text().replace("[journal]", f'[backends]\ndirectory = "{directory}"\n[journal]'))
+    return directory / "armed", directory / "waits"
+
+
+def begun(machine, *argv, stdin=subprocess.DEVNULL):
+    with machine.place.entered():
+        return subprocess.Popen([str(machine.program), *argv], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
+
+
+@pytest.mark.parametrize("options", ((), ("-t", "filter")))
+def test_saved_while_another_takes_over(machine, options):
+    """A save shows the table as the one or as the other had it: never without its rules."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    armed, waits = slowed(machine, "iptables-save")
+    armed.touch()
+    saving = begun(machine, "iptables-save", *options)
+    assert packets.eventually(waits.exists)
+    machine.ours("iptables", *OTHER)
+    assert machine.carried() and machine.emptied()
+    waits.unlink()
+    out, err = saving.communicate(timeout=60)
+    assert saving.returncode == 0 and err == b"", err
+    assert out.count(b"*filter\n") == 1 and b"--dport 4000 -j DROP" in out and b"-A web -j DROP" in out, out
+
+
+def test_restored_while_another_takes_over(machine):
+    """While the backend is given a file, nobody takes the table over: what the file says is neither lost nor put beside ours."""
+    machine.theirs("iptables-restore", stdin=RULES)
+    armed, waits = slowed(machine, "iptables-restore")
+    armed.touch()
+    file = machine.directory / "file"
+    file.write_text("*filter\n-A INPUT -p udp --dport 4001 -m string --string nothing-like-it --algo bm -j ACCEPT\n-A INPUT -p udp --dport 4001 -j DROP\nCOMMIT\n")
+    restoring = begun(machine, "iptables-restore", "-n", str(file))
+    assert packets.eventually(waits.exists)
+    changing = begun(machine, "iptables", "-w", "30", *OTHER)
+    time.sleep(1)
+    assert changing.poll() is None and not machine.carried()
+    waits.unlink()
+    for process in (restoring, changing):
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, b""), err
+    assert not machine.carried() and machine.dropped() and machine.dropped(port=4001)
+    shown = machine.theirs("iptables", "-S").decode()
+    assert "--string" in shown and shown.count("4001 -j DROP") == 1, shown
+    assert machine.rules() == [line for line in shown.splitlines() if not line.startswith("-P")]
