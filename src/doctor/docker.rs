@@ -40,8 +40,15 @@ fn raw_off(facts: &Facts<'_>, diagnosis: &mut Diagnosis) -> bool {
             let files: Vec<&(String, String)> = lines.collect();
             evidence.extend(files.iter().map(|(file, line)| format!("{file}: {line}")));
             evidence.dedup();
-            let file = files.first().map_or("/etc/systemd/system/docker.service.d/override.conf", |(file, _)| file);
-            diagnosis.find("docker-raw-off", evidence, &[("variable", name), ("file", file)]);
+            let file = files.first().map_or("", |(file, _)| file);
+            if files.is_empty() {
+                evidence
+                    .push("no unit file of docker.service sets it: whatever else has started dockerd does".to_owned());
+            }
+            let found = diagnosis.find("docker-raw-off", evidence, &[("variable", name), ("file", file)]);
+            if let Some(finding) = found.filter(|_| files.is_empty()) {
+                finding.mend.remove(0);
+            }
             true
         }
         Some((value, place)) => {
