@@ -1,6 +1,7 @@
 """xtshim migrate docker-user: the same packets pass and the same are dropped, under Docker's rules in iptables before, and
 under its tables in nftables afterwards."""
 
+import concurrent.futures
 import os
 import pathlib
 import shlex
@@ -120,10 +121,13 @@ class Place:
 
     def seen(self):
         """What gets through, as WANTED and OUTWARDS have it."""
-        with self.neighbour.entered():
-            inwards = {(source, port): packets.connects(CONTAINER6 if ":" in source else CONTAINER, port, source) for source, port in WANTED}
-        with self.container.entered():
-            return inwards, {target: packets.connects(target, 3000) for target in OUTWARDS}
+        reach = lambda call: packets.connects(*call)
+        with self.neighbour.entered(), concurrent.futures.ThreadPoolExecutor(len(WANTED)) as threads:
+            # Threads begin where their maker is.
+            calls = [(CONTAINER6 if ":" in source else CONTAINER, port, source) for source, port in WANTED]
+            inwards = dict(zip(WANTED, threads.map(reach, calls)))
+        with self.container.entered(), concurrent.futures.ThreadPoolExecutor(len(OUTWARDS)) as threads:
+            return inwards, dict(zip(OUTWARDS, threads.map(reach, [(target, 3000) for target in OUTWARDS])))
 
     def datagrams(self):
         """How many of five datagrams get to the container."""
@@ -299,8 +303,8 @@ def test_what_cannot_be_said_stops_all_of_it(place):
     for rule in ("iptables -N DOCKER-USER", "iptables -I FORWARD -j DOCKER-USER", "iptables -A DOCKER-USER -s 10.0.0.1 -j DROP"):
         place.front(rule)
     assert place.migrate("--apply").rc == 0
-    loaded = place.host.sh("nft -s list ruleset ip")
-    if place.subject.config and "backend" not in place.subject.name and place.subject.name.endswith("nft"):
+    # What ours carries has a native form already.
+    if "filter" not in place.subject.name:
         place.host.sh("iptables-nft -A DOCKER-USER -m recent --set --name x --rsource -j DROP")
         refused = place.migrate("--apply")
         assert refused.rc == 1 and b"-m recent" in refused.err and b"nothing is moved" in refused.err, refused.text()
