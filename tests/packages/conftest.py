@@ -67,7 +67,7 @@ def source(tmp_path_factory):
 def changes(source, binary):
     """What dpkg-buildpackage makes."""
     environment = {**os.environ, "XTSHIM_PREBUILT": str(binary), "DEB_BUILD_OPTIONS": "nocheck"}
-    built = subprocess.run(["dpkg-buildpackage", "-b", "-us", "-uc"], cwd=source, env=environment, text=True,
+    built = subprocess.run(["dpkg-buildpackage", "-b", "-d", "-us", "-uc"], cwd=source, env=environment, text=True,
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     assert built.returncode == 0, built.stdout[-3000:]
     return next(source.parent.glob("*.changes"))
