@@ -29,8 +29,9 @@ const LOCKFILE_SINCE: (u16, u16, u16) = (1, 8, 6);
 /// How long the backend may take to show what it makes of what it prints.
 const TRIAL: Duration = Duration::from_secs(30);
 
-/// How often a ruleset that changes meanwhile is read again.
-const ATTEMPTS: usize = 20;
+/// How often a ruleset that changes meanwhile is read again. Beside somebody who calls `nft` without a pause one reading
+/// in four is still true when it has been made, and on a busy machine fewer: seconds go by before this is given up.
+const ATTEMPTS: usize = 200;
 
 const RESTLESS: &str = "the ruleset changes faster than a table can be taken over";
 
