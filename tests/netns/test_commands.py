@@ -68,7 +68,8 @@ def test_long_and_abbreviated_options(raw):
     raw("--list-r OUTPUT", 0)
     raw("--vers", 0)
     raw(f"--check PREROUTING -s {one} -d {two} -i eth+ -p tcp -j DROP", 0)
-    raw(f"--del OUTPUT 1", 0)
+    raw("--del OUTPUT 1", 2)  # or --delete-chain
+    raw("--delete OUTPUT 1", 0)
     raw(f"--fl", 0)
     raw.both.run(f"{raw.front} -A OUTPUT -t raw -w -j ACCEPT", 0)
     raw.both.run(f"{raw.front} -w5 -A OUTPUT --table raw -j ACCEPT", 0)
@@ -106,7 +107,8 @@ def test_user_chains(raw):
     raw.both.state()
     raw("-D PREROUTING -j omega", 0)
     raw("-F omega", 0)
-    raw("-X")
+    if raw.both.subject.variant == "legacy":
+        raw("-X")  # iptables-nft names the one that fails in an order of its own
     raw("-F", 0)
     raw("-X alpha", 0)
     raw("-X alpha", 1)
@@ -121,11 +123,11 @@ def test_policies(raw):
     raw("-L -n -v", 0)
     raw("-P OUTPUT DROP", 0)
     raw.both.state()
+    raw("-N mine", 0)
     raw("-P PREROUTING ACCEPT", 0)
-    raw("-P OUTPUT ACCEPT -c 7 9")
+    raw("-P OUTPUT ACCEPT -c 7 9")  # the last change: each sets policies' counters to 0 in iptables-legacy
     raw("-P PREROUTING RETURN")
     raw("-P PREROUTING nonsense")
-    raw("-N mine", 0)
     raw("-P mine DROP")
     raw("-P INPUT DROP")
     raw("-P missing ACCEPT")
@@ -177,8 +179,8 @@ def test_address_forms(both):
 def test_interfaces(raw):
     for name in ("eth0", "eth+", "+", "a", "br-lan137", "exactlyfifteen1", "sixteencharacter", "with space", "with/slash", "", "star*", "ünï", "eth0.5", "veth@x"):
         for option in ("-i", "! -i"):
-            raw.both.run([raw.front, "-t", "raw", "-A", "PREROUTING", *option.split(), name])
-        raw.both.run([raw.front, "-t", "raw", "-A", "OUTPUT", "-o", name, "-j", "DROP"])
+            raw.both.offer([raw.front, "-t", "raw", "-A", "PREROUTING", *option.split(), name])
+        raw.both.offer([raw.front, "-t", "raw", "-A", "OUTPUT", "-o", name, "-j", "DROP"])
     raw("-S", 0)
     raw("-nvL", 0)
     raw.both.state()
@@ -207,7 +209,13 @@ def test_fragments(both):
     both.state()
 
 
+def keeps_counters(raw):
+    if (raw.front, raw.both.subject.variant) == ("ip6tables", "nft"):
+        pytest.skip("ip6tables-nft 1.8.9 loses given counters, see the changes of 1.8.10")
+
+
 def test_given_counters(raw):
+    keeps_counters(raw)
     one, two, _ = raw.hosts
     raw(f"-A PREROUTING -s {one} -c 3 300 -j DROP", 0)
     raw(f"-A PREROUTING -s {two} -j DROP -c 99999 100000", 0)
@@ -234,9 +242,9 @@ def test_live_counters(raw):
     family = 4 if raw.front == "iptables" else 6
     raw("-A OUTPUT -p udp --dport 4000 -j ACCEPT", 0)
     raw("-A OUTPUT -p udp --dport 4001 -j DROP", 0)
-    raw("-N count", 0)
-    raw("-A count -p udp --dport 4002", 0)
-    raw("-A OUTPUT -j count", 0)
+    raw("-N mine", 0)
+    raw("-A mine -p udp --dport 4002", 0)
+    raw("-A OUTPUT -j mine", 0)
     raw("-A PREROUTING -i lo -p udp", 0)
 
     def send(_):
@@ -249,6 +257,7 @@ def test_live_counters(raw):
         raw(listing, 0)
     raw.both.each(send)
     raw.both.state(counters=True)
+    raw.both.policies_count = False  # each change sets them to 0 in iptables-legacy
     raw("-I OUTPUT 1 -p udp -j ACCEPT", 0)
     raw("-D OUTPUT 2", 0)
     raw.both.each(send)
@@ -286,7 +295,8 @@ def test_verbose_changes_talk(raw):
     raw("-v -D PREROUTING 1", 0)
     raw("-v -N mine")
     raw("-v -F", 0)
-    raw("-v -Z", 0)
+    # iptables-nft tells of the chains that it has made, which are more.
+    raw("-v -Z" if raw.both.subject.variant == "legacy" else "-Z", 0)
     raw("-v -E mine yours")
     raw("-v -P OUTPUT DROP")
     raw("-v -X", 0)
@@ -337,6 +347,7 @@ def test_what_a_command_did_not_look_at_is_left_alone(raw):
 
 
 def test_replace_keeps_place_and_counts_anew(raw):
+    keeps_counters(raw)
     raw("-A OUTPUT -p tcp -c 5 6 -j ACCEPT", 0)
     raw("-A OUTPUT -p udp -c 7 8 -j ACCEPT", 0)
     raw("-R OUTPUT 1 -p icmp -j DROP")

@@ -569,6 +569,7 @@ def test_passed_on_while_another_takes_over(machine):
     """A rule that cannot be carried is refused once the table is ours, not put beside it."""
     machine.theirs("iptables-restore", stdin=RULES)
     words = ("-I", "INPUT", "-p", "udp", "-m", "string", "--string", "x", "--algo", "bm", "-j", "ACCEPT")
+    machine.ours("iptables", "-V")
     begun = time.monotonic()
     machine.ours("iptables", "-S")
     # Long enough for what comes in between, also on a busy machine.
