@@ -134,7 +134,11 @@ impl Kernel {
         if let Some(option) = capability.options(family).iter().find_map(|names| self.not_set(names)) {
             return Some(format!("not built into this kernel ({option} is not set)"));
         }
-        capability.modules(family).iter().find_map(|names| self.not_loaded(names))
+        let mut reasons: Vec<String> =
+            capability.modules(family).iter().filter_map(|names| self.not_loaded(names)).collect();
+        // What is loaded was noted before anything was tried: a file that is not there says more.
+        reasons.sort_by_key(|why| why.ends_with(NOT_LOADED));
+        reasons.into_iter().next()
     }
 
     /// Whether it says that it has what stands behind a capability: built in, loaded or on disk as far as options and
@@ -276,6 +280,15 @@ mod tests {
         assert_eq!(why(&kernel, Family::V6).as_deref(), Some("module ip6table_raw is on disk, but was not loaded"));
         fs::remove_file(directory.join("kernel/ip6table_raw.ko.xz")).expect("removed");
         assert!(why(&kernel, Family::V6).expect("a reason").starts_with("built as module ip6table_raw, which"));
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_says_more_than_one_that_was_not_needed_yet() {
+        let (_root, kernel) = machine("CONFIG_NF_TABLES=m\nCONFIG_NFT_COMPAT=m\n", &["nf_tables"]);
+        let compat = rules::capability("nft-compat").expect("known");
+        let why = kernel.explain(compat, Family::V4).expect("a reason");
+        assert!(why.starts_with("built as module nft_compat, which is not below"), "{why}");
+        assert_eq!(kernel.promises(compat, Family::V4), Some(false));
     }
 
     #[test]
