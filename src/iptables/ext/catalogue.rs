@@ -182,7 +182,7 @@ pub const TARGETS: &[Known] = &[
     both("SNAT", snat::source, "snat to", &["nft-chain-nat", "nft-nat"]).but(SHIFTED),
     only(Family::V4, "SYNPROXY", synproxy::new, "synproxy mss … wscale …", &["nft-set", "nft-synproxy"]).but(
         "no `--ecn`; `--mss` and `--wscale` only together, the latter up to 14; segments other than SYN and ACK go on to \
-         the next rule even with a broken checksum, which xt drops",
+         the next rule even with a broken checksum, which xt drops and otherwise whoever receives them",
     ),
     both("TEE", tee::new, "dup to", &["nft-dup"]).but("no `--oif`: nf_tables would not follow the name"),
     only(Family::V4, "TPROXY", tproxy::v4, "tproxy to …, drop", &["nft-tproxy"]).but(ONCE),
