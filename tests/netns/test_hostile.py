@@ -26,8 +26,8 @@ def settle(both, command, front="iptables", words=True):
             both.fault(f"{subject.name}: a refusal that changed something", answer.text())
         if answer.rc != 0 and not answer.err:
             both.fault(f"{subject.name}: a refusal without a word", answer.text())
-        if answer.rc == 0 and subject.ours and (answer.out or answer.err):
-            both.fault(f"{subject.name}: not silent", answer.text())
+        if answer.rc == 0 and subject.ours and (answer.out or answer.err) and answer != taken[0]:
+            both.fault(f"{subject.name}: neither silent nor in the original's words", answer.text())
         if subject.ours:
             loadable(both, subject, place)
     both.history.append(repr(command))
