@@ -202,6 +202,12 @@ fn counted() -> Vec<Alternative> {
         let (key, label) = (Key::Ct(Ct::Labels, None), (1u128 << bit).to_ne_bytes());
         rules.extend(BOTH.map(|op| vec![masked(key, label, op, label), Expr::Assign(Assign::Label(bit))]));
     }
+    for key in [Key::Meta(Meta::SecurityMark), Key::Ct(Ct::SecurityMark, None)] {
+        for mask in [0xffffu32, 0xffff_0000].map(u32::to_ne_bytes) {
+            rules.extend(BOTH.map(|op| vec![masked(key, mask, op, [0; 4])]));
+        }
+    }
+    rules.extend([Mark::Packet, Mark::Connection].map(|to| vec![Expr::Assign(Assign::SecurityMark(to))]));
     let helper = |name: &str| exactly(name);
     rules.push(vec![eq(Key::Ct(Ct::Helper, None), helper("f"))]);
     rules.push(vec![set(Key::Ct(Ct::Helper, None), Op::Eq, vec![one(helper("f")), one(helper("ft-1.x_y"))])]);
@@ -346,6 +352,18 @@ fn common() -> Vec<Alternative> {
                 rules.push(vec![l4(6), matching(key, op, Value::Bytes(port(80).into()))]);
                 rules.push(vec![l4(17), range(key, op, port(80), port(90))]);
             }
+            for number in [1, 2, 6, 17, 33, 50, 51, 58, 108, 132, 136] {
+                let protocol = matching(Key::Ct(Ct::Protocol, Some(direction)), Op::Eq, Value::Bytes(vec![number]));
+                let key = Key::Ct(Ct::ProtoSrc, Some(direction));
+                rules.push(vec![protocol, range(key, op, port(0), port(90))]);
+            }
+            for number in [1, 47, 51, 58, 99] {
+                let gre = matching(Key::Ct(Ct::Protocol, Some(direction)), Op::Eq, Value::Bytes(vec![47]));
+                let key = Key::Ct(Ct::ProtoDst, Some(direction));
+                rules.push(vec![gre, l4(number), matching(key, op, Value::Bytes(port(513).into()))]);
+            }
+            let several = vec![one([1]), one([6]), one([99])];
+            rules.push(vec![set(Key::Ct(Ct::Protocol, Some(direction)), op, several)]);
             let protocol = matching(Key::Ct(Ct::Protocol, Some(direction)), op, Value::Bytes(vec![17]));
             rules.push(vec![protocol]);
         }

@@ -752,6 +752,10 @@ impl<'a> Parser<'a> {
             let word = self.protocol_word.as_deref().unwrap_or_default();
             warnings.push(format!("Warning: never matched protocol: {word}. use extension match instead."));
         }
+        warnings.extend(self.rule.matches.iter().flat_map(|m| m.warnings()));
+        if let Target::Extension(target) = &self.rule.target {
+            warnings.extend(target.warnings());
+        }
         warnings
     }
 

@@ -286,10 +286,12 @@ fn save_address(out: &mut String, option: &str, wanted: Option<&AddressMatch>) {
 
 fn save_interface(out: &mut String, option: &str, wanted: Option<&InterfaceMatch>, form: &Form<'_>) {
     let Some(wanted) = wanted else { return };
-    // `! -i +` matches nothing, but iptables-legacy does not show it.
+    // `! -i +` matches nothing, but iptables-legacy does not show it before 1.8.11.
     let hidden = match form {
         Form::Spec => false,
-        Form::Save(dialect) => dialect.variant == Variant::Legacy || !wanted.inverted,
+        Form::Save(Dialect { variant, version, .. }) => {
+            !wanted.inverted || *variant == Variant::Legacy && *version < (1, 8, 11)
+        }
     };
     if wanted.is_all() && hidden {
         return;

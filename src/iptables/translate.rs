@@ -34,6 +34,11 @@ pub(super) fn matching(key: Key, inverted: bool, value: Value) -> Expr {
     Expr::Match(Match { key, mask: None, op: if inverted { Op::Ne } else { Op::Eq }, value })
 }
 
+/// What no packet meets, in words that nft can read again: none is without a header.
+pub(super) fn never() -> Expr {
+    matching(Key::Meta(Meta::Length), false, Value::Bytes(0u32.to_ne_bytes().to_vec()))
+}
+
 /// The packet is whole or its first fragment.
 pub(super) fn not_a_fragment() -> Expr {
     fragment_test(true)
@@ -130,7 +135,7 @@ impl Rule {
     pub fn translate(&self, context: &TranslateContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let whole = self.fragment == Some(true) || self.matches.iter().any(|m| m.sees_no_later_fragment());
         let rule = RuleContext { place: context, protocol: self.protocol, whole };
-        let mut alternatives = vec![self.translate_base()?];
+        let mut alternatives = vec![self.translate_base()];
         for m in &self.matches {
             alternatives = product(&alternatives, &m.translate(&rule)?);
         }
@@ -189,7 +194,7 @@ impl Rule {
         }
     }
 
-    fn translate_base(&self) -> Result<Alternative, Refusal> {
+    fn translate_base(&self) -> Alternative {
         let (saddr, daddr) = match self.family {
             Family::V4 => (Field::Ip4Saddr, Field::Ip4Daddr),
             Family::V6 => (Field::Ip6Saddr, Field::Ip6Daddr),
@@ -197,8 +202,8 @@ impl Rule {
         let mut exprs = Vec::new();
         exprs.extend(address(saddr, self.source.as_ref()));
         exprs.extend(address(daddr, self.destination.as_ref()));
-        exprs.extend(interface("-i", Meta::Iifname, self.input.as_ref())?);
-        exprs.extend(interface("-o", Meta::Oifname, self.output.as_ref())?);
+        exprs.extend(interface(Meta::Iifname, self.input.as_ref()));
+        exprs.extend(interface(Meta::Oifname, self.output.as_ref()));
         if self.protocol.number != 0 {
             let value = Value::Bytes(vec![self.protocol.number]);
             exprs.push(matching(Key::Meta(Meta::L4proto), self.protocol.inverted, value));
@@ -206,7 +211,7 @@ impl Rule {
         if let Some(inverted) = self.fragment {
             exprs.push(fragment_test(inverted));
         }
-        Ok(exprs)
+        exprs
     }
 
     /// What the target does: one list of expressions, or several (see [`super::ext::Extension::acts_in_turn`]).
@@ -265,14 +270,12 @@ fn address(field: Field, wanted: Option<&AddressMatch>) -> Option<Expr> {
     }))
 }
 
-fn interface(option: &str, key: Meta, wanted: Option<&InterfaceMatch>) -> Result<Option<Expr>, Refusal> {
-    match wanted {
-        None => Ok(None),
-        Some(wanted) if wanted.is_all() && wanted.inverted => {
-            Err(Refusal::new(format!("! {option} +"), "matches no packet at all"))
-        }
-        Some(wanted) if wanted.is_all() => Ok(None),
-        Some(wanted) => Ok(Some(matching(Key::Meta(key), wanted.inverted, Value::Bytes(wanted.bytes())))),
+fn interface(key: Meta, wanted: Option<&InterfaceMatch>) -> Option<Expr> {
+    let wanted = wanted?;
+    match (wanted.is_all(), wanted.inverted) {
+        (true, true) => Some(never()),
+        (true, false) => None,
+        (false, inverted) => Some(matching(Key::Meta(key), inverted, Value::Bytes(wanted.bytes()))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::key;
 use super::lower::Lowering;
 use super::syntax::{Unprintable, unprintable};
 use super::uapi::{bitwise, ct as ct_key, exthdr, meta as meta_key, payload, reg};
+use super::wire::Writer;
 use nftables::expr::{BinaryOperation, Expression, Map, NamedExpression, Payload, PayloadField, SetItem};
 use nftables::stmt::Statement;
 use serde_json::json;
@@ -30,6 +31,9 @@ pub enum Assign {
         /// Where the bits are moved to at last.
         shift: Option<Shift>,
     },
+    /// The other's security mark goes here. A packet without a conntrack entry ends the rule where the connection's is read,
+    /// and is left alone where it is written.
+    SecurityMark(Mark),
     /// The packet's priority, a class of tc(8) with the major number in the upper half.
     Priority(u32),
     /// Gives the connection the label of this number, 0 to 127, beside those that it has. A packet without a conntrack
@@ -132,6 +136,8 @@ impl Assign {
         match (self, key) {
             (Assign::Mark { to: Mark::Packet, .. }, Key::Meta(Meta::Mark)) => true,
             (Assign::Mark { to: Mark::Connection, .. }, Key::Ct(super::expr::Ct::Mark, _)) => true,
+            (Assign::SecurityMark(Mark::Packet), Key::Meta(Meta::SecurityMark)) => true,
+            (Assign::SecurityMark(Mark::Connection), Key::Ct(super::expr::Ct::SecurityMark, _)) => true,
             (Assign::Label(_), Key::Ct(super::expr::Ct::Labels, _)) => true,
             (Assign::Field { field, .. }, Key::Payload(read)) => {
                 let (here, there) = (place(*field), key::place(read));
@@ -176,6 +182,31 @@ impl Assign {
                     lower_shift(out, shift);
                 }
                 store_mark(out, to);
+            }
+            Assign::SecurityMark(to) => {
+                let (packet, connection) = (meta_key::SECMARK, ct_key::SECMARK);
+                let (meta, ct) = match to {
+                    Mark::Packet => (meta_key::SREG, ct_key::DREG),
+                    Mark::Connection => (meta_key::DREG, ct_key::SREG),
+                };
+                let of_packet = |out: &mut Writer| {
+                    out.put_u32(meta_key::KEY, packet);
+                    out.put_u32(meta, reg::ONE);
+                };
+                let of_connection = |out: &mut Writer| {
+                    out.put_u32(ct_key::KEY, connection);
+                    out.put_u32(ct, reg::ONE);
+                };
+                match to {
+                    Mark::Packet => {
+                        out.emit("ct", of_connection);
+                        out.emit("meta", of_packet);
+                    }
+                    Mark::Connection => {
+                        out.emit("meta", of_packet);
+                        out.emit("ct", of_connection);
+                    }
+                }
             }
             Assign::Priority(class) => {
                 out.load_constant(&class.to_ne_bytes());
@@ -224,6 +255,8 @@ impl Assign {
                 };
                 format!("{} set {value}", mark_text(to))
             }
+            Assign::SecurityMark(Mark::Packet) => "meta secmark set ct secmark".to_owned(),
+            Assign::SecurityMark(Mark::Connection) => "ct secmark set meta secmark".to_owned(),
             Assign::Label(bit) => format!("ct label set {bit}"),
             Assign::Priority(class) => format!("meta priority set {}", class_text(class)),
             Assign::Field { field, value } => {
@@ -259,6 +292,12 @@ impl Assign {
                     }
                 };
                 mangle(mark_json(to)?, value)
+            }
+            Assign::SecurityMark(to) => {
+                let (packet, connection) =
+                    (json!({ "meta": { "key": "secmark" } }), json!({ "ct": { "key": "secmark" } }));
+                let (key, value) = if to == Mark::Packet { (packet, connection) } else { (connection, packet) };
+                verbatim(json!({ "mangle": { "key": key, "value": value } }))
             }
             Assign::Label(bit) => mangle(ct("label", None)?, Expression::Number(u32::from(bit))),
             Assign::Priority(class) => mangle(meta("priority")?, text(class_text(class))),

@@ -199,6 +199,8 @@ pub enum Meta {
     L4proto,
     /// skb mark, 4 bytes, host order.
     Mark,
+    /// Security mark, 4 bytes, host order. nft takes it only with a mask of less than all bits.
+    SecurityMark,
     /// PACKET_HOST and so on (linux/if_packet.h), 1 byte.
     Pkttype,
     /// Packet's length, 4 bytes, host order.
@@ -256,6 +258,8 @@ pub enum Ct {
     ProtoDst,
     /// Conntrack mark, 4 bytes, host order.
     Mark,
+    /// The connection's security mark, 4 bytes, host order. nft takes it only with a mask of less than all bits.
+    SecurityMark,
     /// Packets counted in one direction, or in both: 8 bytes, host order.
     Packets,
     /// Bytes counted in one direction, or in both: 8 bytes, host order.

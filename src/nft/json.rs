@@ -148,6 +148,7 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
         found.push(match expr {
             // There is one relation for each match.
             Expr::Match(_) => match relations.next() {
+                Some(relation) if relation.left == Left::Meta("secmark") => security_mark(&relation)?,
                 Some(relation) => Statement::Match(self::relation(&relation)?),
                 None => return unprintable("a match without a form"),
             },
@@ -211,6 +212,15 @@ pub(super) fn ct(key: &'static str, direction: Option<Direction>) -> Result<Expr
         Direction::Reply => named("reply"),
     });
     Ok(Expression::Named(NamedExpression::CT(j::CT { key: key.into(), family: None, dir: dir.transpose()? })))
+}
+
+/// A packet's security mark has no name in the crate's types: what would be said of its mark, renamed.
+fn security_mark(relation: &Relation) -> Result<Statement<'static>, Unprintable> {
+    let of_mark = self::relation(&Relation { left: Left::Meta("mark"), ..relation.clone() })?;
+    let renamed = serde_json::to_string(&Statement::Match(of_mark))
+        .map(|text| text.replace(r#"{"key":"mark"}"#, r#"{"key":"secmark"}"#))
+        .and_then(|text| serde_json::from_str(&text));
+    renamed.map(verbatim).or_else(|_| unprintable("a match without a form"))
 }
 
 fn relation(relation: &Relation) -> Result<stmt::Match<'static>, Unprintable> {

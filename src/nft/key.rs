@@ -137,7 +137,7 @@ pub fn of(key: Key) -> Facts {
         }
         Key::Meta(Meta::Iifname | Meta::Oifname) => facts(16, Host, Kind::Interface),
         Key::Meta(Meta::L4proto) => facts(1, Network, Kind::L4proto),
-        Key::Meta(Meta::Mark) => facts(4, Host, Kind::Mark),
+        Key::Meta(Meta::Mark | Meta::SecurityMark) => facts(4, Host, Kind::Mark),
         Key::Meta(Meta::Pkttype) => facts(1, Host, Kind::Pkttype),
         Key::Meta(Meta::Length) => facts(4, Host, Kind::Number),
         Key::Meta(Meta::Iiftype) => facts(2, Host, Kind::LinkType),
@@ -158,7 +158,7 @@ pub fn of(key: Key) -> Facts {
         Key::Ct(Ct::SrcIp | Ct::DstIp, _) => facts(4, Network, Kind::Ipv4),
         Key::Ct(Ct::SrcIp6 | Ct::DstIp6, _) => facts(16, Network, Kind::Ipv6),
         Key::Ct(Ct::ProtoSrc | Ct::ProtoDst, _) => facts(2, Network, Kind::Port),
-        Key::Ct(Ct::Mark, _) => facts(4, Host, Kind::Mark),
+        Key::Ct(Ct::Mark | Ct::SecurityMark, _) => facts(4, Host, Kind::Mark),
         Key::Ct(Ct::Packets | Ct::Bytes | Ct::AveragePacket, _) => facts(8, Host, Kind::Number),
         Key::Ct(Ct::Helper, _) => facts(16, Host, Kind::Name),
         Key::Ct(Ct::Labels, _) => facts(16, Host, Kind::Label),
@@ -244,6 +244,13 @@ pub fn is_whole_bytes(field: Field) -> bool {
     }
 }
 
+/// Whether nft reads a port of a conntrack entry behind `ct protocol` and this number; behind others it takes none, and
+/// lists it in words that it does not take. Tried for each number with 1.0.6; behind `meta l4proto` it reads one whatever
+/// the number.
+pub const fn is_protocol_of_ports(number: u8) -> bool {
+    matches!(number, 1 | 2 | 6 | 17 | 33 | 50 | 51 | 58 | 108 | 132 | 136)
+}
+
 /// Number and name of a meta key.
 pub const fn meta(key: Meta) -> (u32, &'static str) {
     match key {
@@ -251,6 +258,7 @@ pub const fn meta(key: Meta) -> (u32, &'static str) {
         Meta::Oifname => (meta::OIFNAME, "oifname"),
         Meta::L4proto => (meta::L4PROTO, "l4proto"),
         Meta::Mark => (meta::MARK, "mark"),
+        Meta::SecurityMark => (meta::SECMARK, "secmark"),
         Meta::Pkttype => (meta::PKTTYPE, "pkttype"),
         Meta::Length => (meta::LEN, "length"),
         Meta::Iiftype => (meta::IIFTYPE, "iiftype"),
@@ -283,6 +291,7 @@ pub const fn ct(key: Ct) -> (u32, &'static str) {
         Ct::ProtoSrc => (ct::PROTO_SRC, "proto-src"),
         Ct::ProtoDst => (ct::PROTO_DST, "proto-dst"),
         Ct::Mark => (ct::MARK, "mark"),
+        Ct::SecurityMark => (ct::SECMARK, "secmark"),
         Ct::Packets => (ct::PKTS, "packets"),
         Ct::Bytes => (ct::BYTES, "bytes"),
         Ct::AveragePacket => (ct::AVGPKT, "avgpkt"),

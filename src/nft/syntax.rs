@@ -253,8 +253,10 @@ impl Context {
     fn learn(&mut self, found: &Match) {
         let (Op::Eq, None, Value::Bytes(value)) = (found.op, &found.mask, &found.value) else { return };
         match found.key {
-            Key::Meta(Meta::L4proto) | Key::Payload(Field::Ip4Protocol) | Key::Ct(Ct::Protocol, _) => {
-                self.protocol = value.first().copied();
+            Key::Meta(Meta::L4proto) | Key::Payload(Field::Ip4Protocol) => self.protocol = value.first().copied(),
+            Key::Ct(Ct::Protocol, _) => {
+                let known = value.first().copied().filter(|number| key::is_protocol_of_ports(*number));
+                self.protocol = known.or(self.protocol);
             }
             Key::Meta(Meta::Iiftype) => self.ethernet = value[..] == ARPHRD_ETHER.to_ne_bytes(),
             _ => {}

@@ -406,6 +406,8 @@ pub mod meta {
     pub const SKGID: u32 = 11;
     /// NFT_META_NFTRACE
     pub const NFTRACE: u32 = 12;
+    /// NFT_META_SECMARK
+    pub const SECMARK: u32 = 14;
     /// NFT_META_NFPROTO
     pub const NFPROTO: u32 = 15;
     /// NFT_META_L4PROTO
@@ -448,6 +450,8 @@ pub mod ct {
     pub const STATUS: u32 = 2;
     /// NFT_CT_MARK
     pub const MARK: u32 = 3;
+    /// NFT_CT_SECMARK
+    pub const SECMARK: u32 = 4;
     /// NFT_CT_EXPIRATION
     pub const EXPIRATION: u32 = 5;
     /// NFT_CT_HELPER

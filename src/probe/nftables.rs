@@ -183,10 +183,10 @@ fn add_sample(batch: &mut Batch, table: Table<'_>, chain: &str, rule: &Alternati
 }
 
 /// The expressions that capabilities name.
-const SAMPLES: [&str; 30] = [
-    "counter", "match", "set", "exthdr", "ct", "ct-mark", "ct-label", "shift", "write", "map", "priority", "strip",
-    "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "realm", "ipsec",
-    "xfrm", "queue", "dup", "tproxy", "synproxy",
+const SAMPLES: [&str; 31] = [
+    "counter", "match", "set", "exthdr", "ct", "ct-mark", "ct-label", "secmark", "shift", "write", "map", "priority",
+    "strip", "zone", "notrack", "fib", "limit", "log", "nat", "masq", "redir", "reject", "numgen", "quota", "realm",
+    "ipsec", "xfrm", "queue", "dup", "tproxy", "synproxy",
 ];
 
 /// A rule that takes nothing but the expression of this name.
@@ -212,6 +212,7 @@ fn sample(expression: &str, family: Family) -> Option<Alternative> {
         })],
         "ct-mark" => vec![mark_set(Mark::Connection, None)],
         "ct-label" => vec![Expr::Assign(Assign::Label(0))],
+        "secmark" => vec![Expr::Assign(Assign::SecurityMark(Mark::Connection))],
         "shift" => vec![mark_set(Mark::Packet, Some(Shift::Left(1)))],
         "write" => vec![Expr::Assign(Assign::Field {
             field: match family {

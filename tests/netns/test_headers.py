@@ -56,11 +56,11 @@ WRONG_ONLY = {"iptables": ("-m ah", "-m ah --ahspi 5", "-p ah --ahlen 24", "-p 5
     )}
 # What ours refuses, the original takes it.
 NO_FORM = (
-    "-p sctp ! --dport 0:65535", "-p sctp --chunk-types any DATA,INIT", "-p sctp ! --chunk-types only DATA:Be,SACK", "-p sctp --chunk-types all ALL", "-p dccp --dport 5:3", "-p dccp --dccp-option 5", "-p dccp --dccp-types ''", "-p esp ! --espspi :", "-p esp --espspi 9:5", "-p 108 -m ipcomp --ipcompspi 70000",
-    "-m u32 --u32 '0&0xf0=1'", "-m u32 --u32 '0>>22&0x3C@12>>26&0x3C@8=1'", "-m u32 ! --u32 '60=1'", "-m u32 --u32 '1000=1'", "-m bpf --bytecode '1,6 0 0 0'", "-m bpf --bytecode '2,128 0 0 0,22 0 0 0'", "-m bpf --bytecode '2,32 0 0 4294963220,22 0 0 0'", f"-p tcp {VNI_BPF}", VNI_BPF,
+    "-p sctp --chunk-types any DATA,INIT", "-p sctp ! --chunk-types only DATA:Be,SACK", "-p sctp --chunk-types all ALL", "-p dccp --dccp-option 5",
+    "-m u32 --u32 '0>>22&0x3C@12>>26&0x3C@8=1'", "-m u32 ! --u32 '60=1'", "-m u32 --u32 '1000=1'", "-m bpf --bytecode '2,128 0 0 0,22 0 0 0'", "-m bpf --bytecode '2,32 0 0 4294963220,22 0 0 0'", f"-p tcp {VNI_BPF}", VNI_BPF,
 )
-NO_FORM_ONLY = {"iptables": ("-p ah ! --ahspi :", "-p ah --ahspi 9:5", f"-p udp {VNI_BPF}"), "ip6tables": (VNI_U32, f"-p udp --dport 4789 {VNI_BPF}", "-m bpf --bytecode '3,177 0 0 0,64 0 0 0,22 0 0 0'", "-p udp -m ah", "! -p udp -m ah", "-m ah --ahlen 23",
-        "-m frag --fragid 9:5", "-m frag ! --fragid :", "-m rt --rt-type 256", "-m rt ! --rt-segsleft :", "-m rt --rt-len 25", "-m rt --rt-type 0 --rt-0-addrs ::1 --rt-0-not-strict", "-m rt --rt-type 0 --rt-0-addrs ::1,::2,::3", "-m hbh --hbh-opts 5", "-m dst --dst-opts 1:4,5", "-m hbh --hbh-len 0", "-m dst --dst-len 70000", "-p mh ! --mh-type :",
+NO_FORM_ONLY = {"iptables": (f"-p udp {VNI_BPF}",), "ip6tables": (VNI_U32, f"-p udp --dport 4789 {VNI_BPF}", "-m bpf --bytecode '3,177 0 0 0,64 0 0 0,22 0 0 0'", "-p udp -m ah", "! -p udp -m ah",
+        "-m rt --rt-type 0 --rt-0-addrs ::1 --rt-0-not-strict", "-m rt --rt-type 0 --rt-0-addrs ::1,::2,::3", "-m hbh --hbh-opts 5", "-m dst --dst-opts 1:4,5",
         "-m eui64", "-m ipv6header --header hop-by-hop", "-m ipv6header --header frag --soft", "-m srh", "-m srh --srh-segs-left-eq 1",
     )}
 
@@ -190,6 +190,7 @@ MEETS = lambda **to: {
     "-p sctp -m sctp": ([sctp(**to)], [dccp(**to)]),
     "-p dccp --sport 5:9 --dport 80": ([dccp(sport=5, **to), dccp(sport=9, **to)], [dccp(sport=10, **to), dccp(sport=5, dport=81, **to), sctp(sport=5, **to)]),
     "-p dccp -m dccp": ([dccp(**to)], [sctp(**to)]),
+    "-p dccp --dccp-types ''": ([], [dccp(**to)]),
     "-p dccp --dccp-types REQUEST": ([dccp(**to)], [dccp(kind=1, **to), dccp(kind=15, **to)]),
     "-p dccp ! --dccp-types DATA,ACK": ([dccp(**to), dccp(kind=4, **to)], [dccp(kind=2, **to), dccp(kind=3, **to)]),
     "-p dccp --dccp-types INVALID,SYNCACK --dport 80": ([dccp(kind=9, **to), dccp(kind=10, **to), dccp(kind=15, **to)], [dccp(kind=8, **to), dccp(kind=9, dport=81, **to)]),

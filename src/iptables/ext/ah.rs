@@ -8,7 +8,7 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::protocol::ip;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Field, Key, Meta, Value};
 use std::fmt::Write;
 
@@ -113,7 +113,7 @@ impl Extension for Ah {
             }
         }
         let prior = exprs.len();
-        exprs.extend(self.spi.translate("--ahspi", Key::Payload(Field::AhSpi), 4)?);
+        exprs.extend(self.spi.translate(Key::Payload(Field::AhSpi), 4));
         if self.length != 0 {
             // In units of 4 bytes, without the first 8 (RFC 4302, 2.2).
             let units = self.length.is_multiple_of(4).then(|| (self.length / 4).checked_sub(2)).flatten();
@@ -122,7 +122,7 @@ impl Extension for Ah {
                     exprs.push(matching(Key::Payload(Field::AhHdrlength), inverted, Value::Bytes(vec![units])));
                 }
                 (None, true) => {}
-                (None, false) => return Err(Refusal::new("--ahlen", "matches no packet at all")),
+                (None, false) => exprs.push(never()),
             }
         }
         if self.reserved {

@@ -7,6 +7,7 @@ use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::protocol::ip;
+use crate::iptables::translate::never;
 use crate::nft::expr::Alternative;
 use std::fmt::Write;
 
@@ -458,7 +459,7 @@ impl Extension for Bpf {
             alternatives.extend(path.alternatives(context)?);
         }
         match alternatives.len() {
-            0 => refused("matches no packet at all"),
+            0 => Ok(vec![vec![never()]]),
             1..=MAX_PATHS => Ok(alternatives),
             _ => refused("has too many ways to a match"),
         }

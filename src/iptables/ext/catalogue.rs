@@ -8,7 +8,7 @@ use super::{
     quota, realm, redirect, reject, rpfilter, rt, sctp, snat, socket, statistic, synproxy, tcp, tee, tproxy, trace,
     u32, udp,
 };
-use super::{classify, connbytes, connlabel, connmark, dscp, ecn, helper, tcpoptstrip, tos, ttl};
+use super::{classify, connbytes, connlabel, connmark, connsecmark, dscp, ecn, helper, tcpoptstrip, tos, ttl};
 use crate::family::Family;
 
 /// Makes an extension without options.
@@ -159,6 +159,7 @@ pub const TARGETS: &[Known] = &[
         .but("in a chain of the user's it is not seen whether it is called before routing, where xt refuses it"),
     both("CONNMARK", connmark::new_target, "ct mark set, meta mark set", &["nft-ct-mark"])
         .but("part of one mark goes into the other bit by bit; `--left-shift-mark`, `--right-shift-mark`: `nft-shift`"),
+    both("CONNSECMARK", connsecmark::new, "ct secmark set, meta secmark set", &["nft-secmark"]).but(ONCE),
     both("CT", ct::new, "notrack, ct zone set", &["nft-notrack", "nft-zone"])
         .but("only `--notrack` and zones by number: the rest nf_tables says of connections that are there, which raw's packets have not yet"),
     both("AUDIT", audit::new, "log level audit", &["nft-log"])
@@ -173,7 +174,7 @@ pub const TARGETS: &[Known] = &[
     both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),
     both("NETMAP", netmap::new, "dnat prefix to, snat prefix to", &["nft-chain-nat", "nft-nat"])
         .but("only in built-in chains: in others the hook that decides what is changed is not known"),
-    both("NFLOG", nflog::new, "log group", &["nft-log"]).but("--nflog-range, which has never had an effect, is refused"),
+    both("NFLOG", nflog::new, "log group", &["nft-log"]).but("--nflog-range has no effect here either"),
     both("NFQUEUE", nfqueue::new, "queue num", &["nft-queue"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
     both("REDIRECT", redirect::new, "redirect", &["nft-chain-nat", "nft-redir"]),
@@ -226,7 +227,6 @@ pub const OTHER_MATCHES: &[NotCarried] = &[
 pub const OTHER_TARGETS: &[NotCarried] = &[
     not("CHECKSUM", "nf_tables cannot fill in a checksum"),
     not("CLUSTERIP", "gone from the kernel since 6.3, and answers ARP, which no rule of nf_tables does"),
-    not("CONNSECMARK", "copies between security marks, for which nf_tables has no expression"),
     not("DNPT", "nf_tables has no checksum-neutral prefix translation"),
     not("HMARK", "its hash of the packet has no native form"),
     not("IDLETIMER", "its timers live in sysfs"),

@@ -5,7 +5,7 @@
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Ct, Direction, Expr, Key, Match, Op, Value};
 use std::fmt::Write;
 
@@ -109,7 +109,7 @@ impl Extension for ConnBytes {
         let bytes = |number: u64| number.to_ne_bytes().to_vec();
         let compared = |op, number| Expr::Match(Match { key, mask: None, op, value: Value::Bytes(bytes(number)) });
         let test = match (from, to, inverted) {
-            (0, u64::MAX, true) => return Err(Refusal::new("! --connbytes 0", "matches no packet at all")),
+            (0, u64::MAX, true) => Some(never()),
             (0, u64::MAX, false) => None,
             (from, to, _) if from == to => Some(compared(Op::Eq, from)),
             (0, to, false) => Some(compared(Op::Le, to)),

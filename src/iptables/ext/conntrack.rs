@@ -10,10 +10,12 @@ use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::address::{Network, octets, parse_with_mask};
-use crate::iptables::protocol;
+use crate::iptables::protocol::{self, ip};
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
-use crate::nft::expr::{Alternative, Ct, Direction, Expr, Key, Match, Op, Value};
+use crate::iptables::translate::{matching, never, product};
+use crate::nft::expr::{Alternative, Ct, Direction, Element, Expr, Key, Match, Meta, Op, Value};
+use crate::nft::key;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const STATE: u8 = 0;
@@ -82,6 +84,11 @@ const DNAT: u32 = 1 << 31;
 /// IPS_SRC_NAT and IPS_DST_NAT of the same header.
 const STATUS_SNAT: u32 = 1 << 4;
 const STATUS_DNAT: u32 = 1 << 5;
+
+/// Protocols of which an entry has what xt and nf_tables alike take for its ports (`union nf_conntrack_man_proto`,
+/// linux/netfilter/nf_conntrack_tuple_common.h): ports, or ICMP's identifier, type and code, or GRE's keys. Of all others
+/// it has zeros.
+const PORTED: [u8; 8] = [ip::ICMP, ip::TCP, ip::UDP, ip::DCCP, ip::GRE, ip::ICMPV6, ip::SCTP, ip::UDPLITE];
 
 /// IPS_* bits that may be asked for.
 const STATUSES: [(&str, u32); 5] =
@@ -161,8 +168,19 @@ fn any_bit(key: Ct, mask: u32, some: bool) -> Expr {
     })
 }
 
-fn no_packet(option: &str) -> Refusal {
-    Refusal::new(format!("--{option}"), "matches no packet at all")
+/// The packet has a conntrack entry.
+fn is_tracked() -> Expr {
+    any_bit(Ct::State, TRACKED, true)
+}
+
+/// The connection is of this protocol.
+fn of_protocol(number: u8, inverted: bool) -> Expr {
+    matching(Key::Ct(Ct::Protocol, Some(Direction::Original)), inverted, Value::Bytes(vec![number]))
+}
+
+/// The packet is of this protocol.
+fn packet_of(number: u8) -> Expr {
+    matching(Key::Meta(Meta::L4proto), false, Value::Bytes(vec![number]))
 }
 
 impl Conntrack {
@@ -201,55 +219,78 @@ impl Conntrack {
     }
 
     /// Everything but the state; each of these fails for a packet without an entry.
-    fn others(&self, family: Family) -> Result<Alternative, Refusal> {
+    fn others(&self, context: &RuleContext<'_>) -> Vec<Alternative> {
         let mut tests = Vec::new();
         if let Some(direction) = self.direction {
             let number = u8::from(direction == Direction::Reply);
             tests.push(matching(Key::Ct(Ct::DirectionKey, None), false, Value::Bytes(vec![number])));
         }
-        for ((option, direction, source), wanted) in ADDRESSES.iter().zip(&self.addresses) {
+        for ((_, direction, source), wanted) in ADDRESSES.iter().zip(&self.addresses) {
             if let Some(wanted) = wanted {
-                tests.extend(address_test(family, option, *direction, *source, wanted)?);
+                tests.push(address_test(context.place.family, *direction, *source, wanted));
             }
         }
-        if let Some(Is { value, inverted }) = self.protocol {
-            let key = Key::Ct(Ct::Protocol, Some(Direction::Original));
-            tests.push(matching(key, inverted, Value::Bytes(vec![value])));
+        let mut rest = Vec::new();
+        if let Some(Is { value, inverted }) = self.status {
+            rest.push(match (value, inverted) {
+                (0, false) => never(),
+                (0, true) => is_tracked(),
+                (bits, inverted) => any_bit(Ct::Status, bits, !inverted),
+            });
         }
-        for ((option, direction, source), wanted) in PORTS.iter().zip(self.ports) {
+        if let Some(Is { value: (first, last), inverted }) = self.expire {
+            // Whole seconds there, milliseconds here.
+            let from = first.saturating_mul(1000).to_ne_bytes().to_vec();
+            let to = last.saturating_mul(1000).saturating_add(999).to_ne_bytes().to_vec();
+            rest.push(match (first > last, inverted) {
+                (true, false) => never(),
+                (true, true) => is_tracked(),
+                (false, _) => matching(Key::Ct(Ct::Expiration, None), inverted, Value::Range(from, to)),
+            });
+        }
+        let joined = |middle: Alternative| tests.iter().cloned().chain(middle).chain(rest.iter().cloned()).collect();
+        self.by_protocol(context).into_iter().map(joined).collect()
+    }
+
+    /// `--ctproto` and the ports.
+    fn by_protocol(&self, context: &RuleContext<'_>) -> Vec<Alternative> {
+        let asked = self.protocol.map(|Is { value, inverted }| of_protocol(value, inverted));
+        let asked = |behind: &[Expr]| asked.iter().chain(behind).cloned().collect::<Alternative>();
+        let mut tests = Vec::new();
+        let mut zero_fits = true;
+        for ((_, direction, source), wanted) in PORTS.iter().zip(self.ports) {
             let Some(Is { value: (first, last), inverted }) = wanted else { continue };
-            if first > last {
-                return Err(no_packet(option));
+            if first > last || (first, last) == (0, u16::MAX) {
+                match (first > last) == inverted {
+                    true => tests.push(is_tracked()),
+                    false => return vec![vec![never()]],
+                }
+                continue;
             }
+            zero_fits &= (first == 0) != inverted;
             let key = Key::Ct(if *source { Ct::ProtoSrc } else { Ct::ProtoDst }, Some(*direction));
             let bytes = |port: u16| port.to_be_bytes().to_vec();
             let value =
                 if first == last { Value::Bytes(bytes(first)) } else { Value::Range(bytes(first), bytes(last)) };
             tests.push(matching(key, inverted, value));
         }
-        if let Some(Is { value, inverted }) = self.status {
-            tests.push(match (value, inverted) {
-                (0, false) => return Err(no_packet("ctstatus NONE")),
-                (0, true) => any_bit(Ct::State, TRACKED, true),
-                (bits, inverted) => any_bit(Ct::Status, bits, !inverted),
-            });
+        // nft lists a port as it reads it only where it knows the protocol, from the packet or from the connection.
+        let known = context.protocol.number != 0 && !context.protocol.inverted;
+        let readable = tests.iter().all(|test| *test == is_tracked());
+        match self.protocol {
+            _ if known || readable => vec![asked(&tests)],
+            Some(Is { value, inverted: false }) if key::is_protocol_of_ports(value) => vec![asked(&tests)],
+            Some(Is { value: ip::GRE, inverted: false }) => gre(context.place.family, &tests),
+            Some(Is { inverted: false, .. }) if zero_fits => vec![asked(&[])],
+            Some(Is { inverted: false, .. }) => vec![vec![never()]],
+            other => each_protocol(context.place.family, other.map(|other| other.value), &tests, zero_fits),
         }
-        if let Some(Is { value: (first, last), inverted }) = self.expire {
-            if first > last {
-                return Err(no_packet("ctexpire"));
-            }
-            // Whole seconds there, milliseconds here.
-            let from = first.saturating_mul(1000).to_ne_bytes().to_vec();
-            let to = last.saturating_mul(1000).saturating_add(999).to_ne_bytes().to_vec();
-            tests.push(matching(Key::Ct(Ct::Expiration, None), inverted, Value::Range(from, to)));
-        }
-        Ok(tests)
     }
 
-    fn with_state(&self, state: Is<u32>, others: &[Expr]) -> Vec<Alternative> {
+    fn with_state(&self, state: Is<u32>, others: &[Alternative]) -> Vec<Alternative> {
         let nat = nat_bits(state.value);
         let states = state.value & (TRACKED | ENTRYLESS);
-        if nat == 0 && others.is_empty() {
+        if nat == 0 && others.iter().all(Vec::is_empty) {
             return vec![vec![any_bit(Ct::State, states, !state.inverted)]];
         }
         let wanted = if state.inverted { !states } else { states };
@@ -266,8 +307,7 @@ impl Conntrack {
         if !state.inverted && nat != 0 && tracked != TRACKED {
             heads.push(vec![any_bit(Ct::State, TRACKED & !tracked, true), any_bit(Ct::Status, nat, true)]);
         }
-        let mut alternatives: Vec<Alternative> =
-            heads.into_iter().map(|head| head.into_iter().chain(others.iter().cloned()).collect()).collect();
+        let mut alternatives = product(&heads, others);
         if entryless != 0 {
             alternatives.push(vec![any_bit(Ct::State, entryless, true)]);
         }
@@ -275,19 +315,43 @@ impl Conntrack {
     }
 }
 
-fn address_test(
-    family: Family,
-    option: &str,
-    direction: Direction,
-    source: bool,
-    wanted: &Is<Network>,
-) -> Result<Option<Expr>, Refusal> {
+/// The tests of ports for connections of every protocol but one; `zero_fits`: they are met by a port of zero.
+fn each_protocol(family: Family, except: Option<u8>, tests: &[Expr], zero_fits: bool) -> Vec<Alternative> {
+    let mut alternatives = Vec::new();
+    for number in PORTED.into_iter().filter(|number| Some(*number) != except) {
+        match number {
+            ip::GRE => alternatives.extend(gre(family, tests)),
+            number => {
+                alternatives.push(std::iter::once(of_protocol(number, false)).chain(tests.iter().cloned()).collect())
+            }
+        }
+    }
+    if zero_fits {
+        let without: BTreeSet<u8> = PORTED.into_iter().chain(except).collect();
+        let without = without.into_iter().map(|number| Element::One(vec![number])).collect();
+        let key = Key::Ct(Ct::Protocol, Some(Direction::Original));
+        alternatives.push(vec![matching(key, true, Value::Set(without))]);
+    }
+    alternatives
+}
+
+/// nft takes no port behind `ct protocol gre`, but behind what says of which protocol the packet itself is: GRE, or an
+/// ICMP error about it. nf_tables does not look behind an authentication header of IPv6, conntrack does.
+fn gre(family: Family, tests: &[Expr]) -> Vec<Alternative> {
+    let packets: &[u8] = match family {
+        Family::V4 => &[ip::GRE, ip::ICMP],
+        Family::V6 => &[ip::GRE, ip::ICMPV6, ip::AH],
+    };
+    let of = |number: &u8| {
+        [of_protocol(ip::GRE, false), packet_of(*number)].into_iter().chain(tests.iter().cloned()).collect()
+    };
+    packets.iter().map(of).collect()
+}
+
+fn address_test(family: Family, direction: Direction, source: bool, wanted: &Is<Network>) -> Expr {
     let network = Network::new(wanted.value.address, wanted.value.mask);
     if network.is_all() {
-        return match wanted.inverted {
-            true => Err(no_packet(option)),
-            false => Ok(Some(any_bit(Ct::State, TRACKED, true))),
-        };
+        return if wanted.inverted { never() } else { is_tracked() };
     }
     let key = match (family, source) {
         (Family::V4, true) => Ct::SrcIp,
@@ -297,12 +361,12 @@ fn address_test(
     };
     let mask = octets(network.mask);
     let whole = mask.iter().all(|byte| *byte == 0xff);
-    Ok(Some(Expr::Match(Match {
+    Expr::Match(Match {
         key: Key::Ct(key, Some(direction)),
         mask: (!whole).then_some(mask),
         op: if wanted.inverted { Op::Ne } else { Op::Eq },
         value: Value::Bytes(octets(network.address)),
-    })))
+    })
 }
 
 impl Extension for Conntrack {
@@ -338,7 +402,7 @@ impl Extension for Conntrack {
             }
             id if id >= PORT => {
                 let option = PORTS.get(usize::from(id - PORT)).map(|(option, ..)| *option).unwrap_or_default();
-                let Ports { first, last } = parse_loose_range("conntrack", option, text, None)?;
+                let Ports { first, last } = parse_loose_range(input.dialect, "conntrack", option, text, None)?;
                 let value = (first, last);
                 if let Some(slot) = self.ports.get_mut(usize::from(id - PORT)) {
                     *slot = Some(Is { value, inverted });
@@ -388,15 +452,12 @@ impl Extension for Conntrack {
     }
 
     fn translate(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
-        let others = self.others(context.place.family)?;
+        let others = self.others(context);
         let alternatives = match self.state {
             Some(state) => self.with_state(state, &others),
-            None => vec![others],
+            None => others,
         };
-        if alternatives.is_empty() {
-            return Err(no_packet("ctstate"));
-        }
-        Ok(alternatives)
+        Ok(if alternatives.is_empty() { vec![vec![never()]] } else { alternatives })
     }
 
     fn boxed(&self) -> Box<dyn Extension> {

@@ -9,6 +9,7 @@ use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::protocol::ip;
 use crate::iptables::rule::bang;
+use crate::iptables::translate::never;
 use crate::nft::expr::{Alternative, Base, Element, Expr, Field, Key, Match, Op, Value};
 use std::fmt::Write;
 
@@ -72,19 +73,19 @@ fn numbers(types: u16) -> impl Iterator<Item = u8> {
 }
 
 /// A match on the type; `None`: every type is meant.
-fn translate_types(types: u16, inverted: bool) -> Result<Option<Expr>, Refusal> {
+fn translate_types(types: u16, inverted: bool) -> Option<Expr> {
     let value = |number: u8| vec![number << 1];
     let all: Vec<u8> = numbers(types).collect();
     let value = match (all.as_slice(), inverted) {
-        ([], false) => return Err(Refusal::new("--dccp-types", "matches no packet at all")),
-        (_, true) if types == u16::MAX => return Err(Refusal::new("! --dccp-types", "matches no packet at all")),
-        ([], true) => return Ok(None),
-        (_, false) if types == u16::MAX => return Ok(None),
+        ([], false) => return Some(never()),
+        (_, true) if types == u16::MAX => return Some(never()),
+        ([], true) => return None,
+        (_, false) if types == u16::MAX => return None,
         ([one], _) => Value::Bytes(value(*one)),
         (several, _) => Value::Set(several.iter().map(|number| Element::One(value(*number))).collect()),
     };
     let op = if inverted { Op::Ne } else { Op::Eq };
-    Ok(Some(Expr::Match(Match { key: Key::Payload(TYPE), mask: Some(vec![TYPE_MASK]), op, value })))
+    Some(Expr::Match(Match { key: Key::Payload(TYPE), mask: Some(vec![TYPE_MASK]), op, value }))
 }
 
 impl Extension for Dccp {
@@ -99,7 +100,7 @@ impl Extension for Dccp {
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
         let inverted = input.inverted;
         let ports = |option| {
-            let ports = parse_loose_range("dccp", option, input.value, None)?;
+            let ports = parse_loose_range(input.dialect, "dccp", option, input.value, None)?;
             Ok::<_, Error>(Some(PortMatch { ports, inverted }))
         };
         match input.id {
@@ -158,17 +159,11 @@ impl Extension for Dccp {
             // xt_dccp takes only options 0 and 1 for single bytes, nf_tables all up to 31 (RFC 4340, 5.8).
             return Err(Refusal::new("--dccp-option", "nf_tables steps from option to option in another way"));
         }
-        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
-            Some(ports) => ports.translate(option, field),
-            None => Ok(None),
-        };
-        let ports = [
-            translate(self.source, "sport", Field::DccpSport)?,
-            translate(self.destination, "dport", Field::DccpDport)?,
-        ];
-        let mut exprs: Alternative = ports.into_iter().flatten().collect();
+        let ports = [(self.source, Field::DccpSport), (self.destination, Field::DccpDport)];
+        let mut exprs: Alternative =
+            ports.into_iter().filter_map(|(wanted, field)| wanted.and_then(|wanted| wanted.translate(field))).collect();
         if let Some((types, inverted)) = self.types {
-            exprs.extend(translate_types(types, inverted)?);
+            exprs.extend(translate_types(types, inverted));
         }
         if exprs.is_empty() {
             exprs.push(is_there(HEADER));

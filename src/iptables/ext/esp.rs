@@ -56,7 +56,7 @@ impl Extension for Esp {
         if !context.protocol.is(ip::ESP) {
             return Err(Refusal::new("-m esp", "needs -p esp"));
         }
-        let spi = self.spi.translate("--espspi", Key::Payload(Field::EspSpi), 4)?;
+        let spi = self.spi.translate(Key::Payload(Field::EspSpi), 4);
         Ok(vec![vec![spi.unwrap_or_else(|| is_there(HEADER))]])
     }
 

@@ -100,7 +100,7 @@ impl Extension for Frag {
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let is = |field, inverted, value: &[u8]| matching(Key::ExtHdr(field), inverted, Value::Bytes(value.to_vec()));
         let mut exprs = Vec::new();
-        exprs.extend(self.id.translate("--fragid", Key::ExtHdr(ExtHdr::FragId), 4)?);
+        exprs.extend(self.id.translate(Key::ExtHdr(ExtHdr::FragId), 4));
         if self.reserved {
             exprs.push(is(ExtHdr::FragReserved, false, &[0]));
             exprs.push(is(ExtHdr::FragReserved2, false, &[0]));

@@ -6,7 +6,7 @@ use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Key, Value};
 use crate::nft::exthdr::{ExtHdr, header};
 use std::fmt::Write;
@@ -138,7 +138,7 @@ impl Extension for Options {
         match (units.and_then(|units| u8::try_from(units).ok()), inverted) {
             (Some(units), _) => Ok(vec![vec![matching(Key::ExtHdr(field), inverted, Value::Bytes(vec![units]))]]),
             (None, true) => Ok(vec![vec![is_there()]]),
-            (None, false) => Err(Refusal::new(format!("--{}-len", self.name), "matches no packet at all")),
+            (None, false) => Ok(vec![vec![never()]]),
         }
     }
 

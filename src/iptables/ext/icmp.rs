@@ -9,7 +9,7 @@ use crate::iptables::dialect::Dialect;
 use crate::iptables::number;
 use crate::iptables::protocol::ip;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::{matching, not_a_fragment};
+use crate::iptables::translate::{matching, never, not_a_fragment};
 use crate::nft::expr::{Alternative, Field, Key, Value};
 use std::fmt::Write;
 
@@ -250,7 +250,7 @@ impl Extension for Icmp {
         };
         if self.is_any() {
             return match self.inverted {
-                true => Err(Refusal::new("! --icmp-type any", "matches no packet at all")),
+                true => Ok(vec![vec![never()]]),
                 false => Ok(vec![vec![not_a_fragment()]]),
             };
         }

@@ -73,7 +73,7 @@ impl Extension for IpComp {
         if !context.protocol.is(ip::COMP) {
             return Err(Refusal::new("-m ipcomp", "needs -p ipcomp"));
         }
-        let spi = self.spi.translate("--ipcompspi", Key::Payload(Field::CompCpi), 2)?;
+        let spi = self.spi.translate(Key::Payload(Field::CompCpi), 2);
         Ok(vec![vec![spi.unwrap_or_else(|| is_there(HEADER))]])
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::address::{octets, parse_start};
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Expr, Field, Key, Value};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -28,6 +28,8 @@ struct Range {
 struct IpRange {
     source: Option<Range>,
     destination: Option<Range>,
+    /// What iptables says of reversed ranges, in the words in which they were given.
+    warnings: Vec<String>,
 }
 
 /// Without options.
@@ -45,7 +47,7 @@ impl Range {
         Ok(Self { first: read(first)?, last: read(last)?, inverted: input.inverted })
     }
 
-    fn translate(self, option: &str, field: Field) -> Result<Option<Expr>, Refusal> {
+    fn translate(self, field: Field) -> Option<Expr> {
         match (self.first <= self.last, self.inverted) {
             (true, inverted) => {
                 let value = if self.first == self.last {
@@ -53,10 +55,10 @@ impl Range {
                 } else {
                     Value::Range(octets(self.first), octets(self.last))
                 };
-                Ok(Some(matching(Key::Payload(field), inverted, value)))
+                Some(matching(Key::Payload(field), inverted, value))
             }
-            (false, true) => Ok(None),
-            (false, false) => Err(Refusal::new(option, "is reversed and matches no packet at all")),
+            (false, true) => None,
+            (false, false) => Some(never()),
         }
     }
 }
@@ -71,11 +73,20 @@ impl Extension for IpRange {
     }
 
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
-        match input.id {
-            SOURCE => self.source = Some(Range::parse(input, "src-range")?),
-            _ => self.destination = Some(Range::parse(input, "dst-range")?),
+        let (slot, option) = match input.id {
+            SOURCE => (&mut self.source, "src-range"),
+            _ => (&mut self.destination, "dst-range"),
+        };
+        let range = Range::parse(input, option)?;
+        if range.first > range.last {
+            self.warnings.push(format!("xt_iprange: range {} is reversed and will never match", input.value));
         }
+        *slot = Some(range);
         Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     fn finish(&mut self, _rule: &Finished<'_>) -> Result<(), Error> {
@@ -108,10 +119,10 @@ impl Extension for IpRange {
         };
         let mut exprs = Vec::new();
         if let Some(range) = self.source {
-            exprs.extend(range.translate("--src-range", saddr)?);
+            exprs.extend(range.translate(saddr));
         }
         if let Some(range) = self.destination {
-            exprs.extend(range.translate("--dst-range", daddr)?);
+            exprs.extend(range.translate(daddr));
         }
         Ok(vec![exprs])
     }

@@ -6,7 +6,7 @@ use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Field, Key, Value};
 use std::fmt::Write;
 
@@ -64,7 +64,7 @@ impl Extension for Length {
         if self.first > self.last || self.last < header {
             return match self.inverted {
                 true => Ok(vec![Vec::new()]),
-                false => Err(Refusal::new("--length", "matches no packet at all")),
+                false => Ok(vec![vec![never()]]),
             };
         }
         let (first, last) = (self.first.saturating_sub(header), self.last - header);

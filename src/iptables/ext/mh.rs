@@ -7,7 +7,7 @@ use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::protocol::ip;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Key, Value};
 use crate::nft::exthdr::ExtHdr;
 use std::fmt::Write;
@@ -116,7 +116,7 @@ impl Extension for Mh {
         }
         let mut exprs = vec![matching(Key::ExtHdr(ExtHdr::MhNexthdr), false, Value::Bytes(vec![NO_NEXT_HEADER]))];
         match ((self.first, self.last) == (0, u8::MAX), self.inverted) {
-            (true, true) => return Err(Refusal::new("! --mh-type", "matches no packet at all")),
+            (true, true) => exprs.push(never()),
             (true, false) => {}
             (false, inverted) => {
                 let value = match self.first == self.last {

@@ -13,6 +13,7 @@ mod comment;
 mod connbytes;
 mod connlabel;
 mod connmark;
+mod connsecmark;
 mod conntrack;
 mod cpu;
 mod ct;
@@ -300,6 +301,11 @@ pub trait Extension: Debug + Send + Sync {
     /// The name a listing shows in the column of targets.
     fn list_name(&self) -> &'static str {
         self.name()
+    }
+
+    /// What iptables says on stderr when it reads the rule.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The text of a comment.

@@ -4,7 +4,7 @@
 
 use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
-use crate::iptables::dialect::Variant;
+use crate::iptables::dialect::{KEPT, Variant};
 use crate::iptables::restore::quote;
 use crate::nft::expr::{Alternative, Expr, Log};
 use std::fmt::Write;
@@ -34,6 +34,9 @@ struct Nflog {
     group: u16,
     prefix: Option<String>,
     size: Option<u32>,
+    /// Told in listings and of no other effect; `--nflog-range` was given.
+    range: u32,
+    ranged: bool,
     threshold: u16,
 }
 
@@ -54,6 +57,9 @@ impl Nflog {
         if let Some(size) = self.size {
             let _ = write!(out, " {dashes}nflog-size {size}");
         }
+        if self.range != 0 {
+            let _ = write!(out, " {dashes}nflog-range {}", self.range);
+        }
         if self.threshold != 0 {
             let _ = write!(out, " {dashes}nflog-threshold {}", self.threshold);
         }
@@ -71,18 +77,28 @@ impl Extension for Nflog {
 
     fn option(&mut self, input: &Input<'_>) -> Result<(), Error> {
         let read = |option, max| value::number("NFLOG", option, input.value, max);
+        let native = input.dialect.variant == Variant::Nft && input.dialect.version >= (1, 8, 8);
         match input.id {
             GROUP => self.group = read("nflog-group", 65535)? as u16,
             PREFIX => {
-                let native = input.dialect.variant == Variant::Nft && input.dialect.version >= (1, 8, 8);
                 let max = if native { NFT_PREFIX_MAX } else { PREFIX_MAX };
                 self.prefix = Some(value::prefix(input.value, max)?);
             }
             SIZE => self.size = Some(read("nflog-size", u64::from(u32::MAX))? as u32),
             THRESHOLD => self.threshold = read("nflog-threshold", 65535)? as u16,
-            _ => return Err(Refusal::new("-j NFLOG --nflog-range", "has never had an effect").into()),
+            _ => {
+                let range = read("nflog-range", u64::from(u32::MAX))? as u32;
+                self.ranged = true;
+                // iptables-nft has forgotten it once the rule is set.
+                self.range = if native && input.dialect.version != KEPT { 0 } else { range };
+            }
         }
         Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let text = "warn: --nflog-range has never worked and is no longer supported, please use --nflog-size instead";
+        self.ranged.then(|| text.to_owned()).into_iter().collect()
     }
 
     fn save(&self, out: &mut String, form: &Form<'_>) {

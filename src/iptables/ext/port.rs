@@ -2,11 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Form, ListStyle};
+use super::{Form, ListStyle, Place};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
-use crate::iptables::dialect::Variant;
-use crate::iptables::translate::{matching, not_a_fragment};
+use crate::iptables::dialect::{Dialect, KEPT, Variant};
+use crate::iptables::translate::{matching, never, not_a_fragment};
 use crate::iptables::{names, number};
 use crate::nft::expr::{Element, Expr, Field, Key, Match, Op, Value};
 use std::fmt::Write;
@@ -35,8 +35,14 @@ pub fn parse_port(text: &str, protocol: Option<&str>) -> Result<u16, Error> {
 }
 
 /// `a`, `a:b`, `:b`, `a:` as the options of newer matches take them: too large a number loses its upper bits, and the
-/// order is not checked.
-pub fn parse_loose_range(extension: &str, option: &str, text: &str, protocol: Option<&str>) -> Result<Ports, Error> {
+/// order is not checked before 1.8.11; a rule of an older one that is kept must be readable all the same.
+pub fn parse_loose_range(
+    dialect: &Dialect,
+    extension: &str,
+    option: &str,
+    text: &str,
+    protocol: Option<&str>,
+) -> Result<Ports, Error> {
     let read = |word: &str| match number::parse(word, u64::from(u32::MAX)) {
         Some(number) => Ok(number as u16),
         None if word.is_empty() => Ok(0),
@@ -51,8 +57,11 @@ pub fn parse_loose_range(extension: &str, option: &str, text: &str, protocol: Op
         let text = format!("{extension}: Too many components for option \"--{option}\" (max: 2)\n");
         return Err(Error::Parameter(text));
     }
-    let last = if last.is_empty() { u16::MAX } else { read(last)? };
-    Ok(Ports { first: read(first)?, last })
+    let (first, last) = (read(first)?, if last.is_empty() { u16::MAX } else { read(last)? });
+    if first > last && dialect.version >= (1, 8, 11) && dialect.version != KEPT {
+        return Err(Error::Parameter(format!("Port range {first}-{last} is negative.\n")));
+    }
+    Ok(Ports { first, last })
 }
 
 impl Ports {
@@ -144,8 +153,9 @@ impl PortMatch {
     /// ` ! --dport 1:2`
     pub fn save(self, out: &mut String, option: &str, form: &Form<'_>) {
         let shown = self.shown(form.nft_since((1, 8, 8)));
-        // "Not any port" matches nothing, but iptables does not show it.
-        if shown.ports.is_all() && !(shown.inverted && matches!(form, Form::Spec)) {
+        // "Not any port" matches nothing, but iptables does not show it before 1.8.11.
+        let hidden = matches!(form, Form::Save(dialect) if dialect.version < (1, 8, 11));
+        if shown.ports.is_all() && (hidden || !shown.inverted) {
             return;
         }
         shown.save_as_given(out, option);
@@ -181,13 +191,25 @@ impl PortMatch {
         };
     }
 
+    /// Refuses what iptables-nft takes for its opposite before 1.8.11: of "not any port" it makes "any".
+    pub fn check_native(self, option: &str, place: &Place<'_>) -> Result<(), Error> {
+        let Dialect { variant, version, .. } = place.dialect;
+        let turned = *variant == Variant::Nft && ((1, 8, 8)..(1, 8, 11)).contains(version);
+        match self.inverted && self.ports.is_all() && turned {
+            true => {
+                Err(Refusal::new(format!("! --{option}"), "means every packet to iptables-nft before 1.8.11").into())
+            }
+            false => Ok(()),
+        }
+    }
+
     /// As a match on `field`; the transport protocol is matched elsewhere.
-    pub fn translate(self, option: &str, field: Field) -> Result<Option<Expr>, Refusal> {
+    pub fn translate(self, field: Field) -> Option<Expr> {
         let reversed = self.ports.first > self.ports.last;
         match (self.ports.is_all(), reversed, self.inverted) {
-            (true, _, true) | (_, true, false) => Err(Refusal::new(format!("--{option}"), "matches no packet at all")),
-            (true, _, false) | (_, true, true) => Ok(None),
-            (false, false, inverted) => Ok(Some(matching(Key::Payload(field), inverted, self.ports.value()))),
+            (true, _, true) | (_, true, false) => Some(never()),
+            (true, _, false) | (_, true, true) => None,
+            (false, false, inverted) => Some(matching(Key::Payload(field), inverted, self.ports.value())),
         }
     }
 }

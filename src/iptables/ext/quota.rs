@@ -9,6 +9,7 @@
 use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::iptables::rule::bang;
+use crate::iptables::translate::never;
 use crate::nft::expr::{Alternative, Expr};
 use std::fmt::Write;
 
@@ -52,7 +53,7 @@ impl Extension for Quota {
 
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         match (self.bytes, self.inverted) {
-            (0, false) => Err(Refusal::new("--quota 0", "matches no packet at all")),
+            (0, false) => Ok(vec![vec![never()]]),
             (0, true) => Ok(vec![Vec::new()]),
             (MOST.., _) => Err(Refusal::new("--quota", "is more than nf_tables can count")),
             (bytes, over) => Ok(vec![vec![Expr::Quota { bytes, over }]]),

@@ -7,7 +7,7 @@ use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::iptables::names;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Key, Value};
 use crate::nft::exthdr::{ExtHdr, header};
 use std::fmt::Write;
@@ -156,21 +156,20 @@ impl Extension for Rt {
 
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let test = |field, inverted, value| matching(Key::ExtHdr(field), inverted, value);
-        let none = |option: &str| Err(Refusal::new(option, "matches no packet at all"));
         let mut exprs = Vec::new();
         match self.kind.map(|(kind, inverted)| (byte(kind), inverted)) {
             Some((Some(kind), inverted)) => exprs.push(test(ExtHdr::RtType, inverted, kind)),
-            Some((None, false)) => return none("--rt-type"),
+            Some((None, false)) => exprs.push(never()),
             Some((None, true)) | None => {}
         }
-        exprs.extend(self.left.translate("--rt-segsleft", Key::ExtHdr(ExtHdr::RtSegLeft), 1)?);
+        exprs.extend(self.left.translate(Key::ExtHdr(ExtHdr::RtSegLeft), 1));
         if let Some((length, inverted)) = self.length {
             // In units of 8 bytes, without the first 8 (RFC 8200, 4.4).
             let units = length.is_multiple_of(8).then(|| (length / 8).checked_sub(1)).flatten().and_then(byte);
             match (units, inverted) {
                 (Some(units), inverted) => exprs.push(test(ExtHdr::RtHdrlength, inverted, units)),
                 (None, true) => {}
-                (None, false) => return none("--rt-len"),
+                (None, false) => exprs.push(never()),
             }
         }
         if self.reserved {

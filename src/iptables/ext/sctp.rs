@@ -152,15 +152,9 @@ impl Extension for Sctp {
         if self.chunks.is_some() {
             return Err(Refusal::new("--chunk-types", "nf_tables passes over chunks that are malformed"));
         }
-        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
-            Some(ports) => ports.translate(option, field),
-            None => Ok(None),
-        };
-        let ports = [
-            translate(self.source, "sport", Field::SctpSport)?,
-            translate(self.destination, "dport", Field::SctpDport)?,
-        ];
-        let mut exprs: Alternative = ports.into_iter().flatten().collect();
+        let ports = [(self.source, Field::SctpSport), (self.destination, Field::SctpDport)];
+        let mut exprs: Alternative =
+            ports.into_iter().filter_map(|(wanted, field)| wanted.and_then(|wanted| wanted.translate(field))).collect();
         if exprs.is_empty() {
             exprs.push(is_there(HEADER));
         }

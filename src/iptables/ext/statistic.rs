@@ -9,7 +9,7 @@ use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext, value
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::circumstance::Circumstance;
 use crate::nft::expr::{Alternative, Expr, Key, Match, Meta, Op, Value};
 use std::fmt::Write;
@@ -132,7 +132,7 @@ impl Extension for Statistic {
     }
 
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
-        let (test, always, never) = match self.mode {
+        let (test, always, impossible) = match self.mode {
             Some(Mode::Nth) => {
                 let modulus = self.every.unwrap_or(1);
                 let packet = Value::Bytes(self.packet.unwrap_or(0).to_ne_bytes().to_vec());
@@ -147,9 +147,9 @@ impl Extension for Statistic {
                 (test, probability == CERTAIN, probability == 0)
             }
         };
-        match if self.inverted { (never, always) } else { (always, never) } {
+        match if self.inverted { (impossible, always) } else { (always, impossible) } {
             (true, _) => Ok(vec![Vec::new()]),
-            (_, true) => Err(Refusal::new("-m statistic", "matches no packet at all")),
+            (_, true) => Ok(vec![vec![never()]]),
             _ => Ok(vec![vec![test]]),
         }
     }

@@ -137,7 +137,10 @@ impl Extension for Tcp {
 
     fn validate(&self, place: &Place<'_>) -> Result<(), Error> {
         if place.protocol.is(ip::TCP) {
-            return Ok(());
+            let ports = [("sport", self.source), ("dport", self.destination)];
+            return ports
+                .iter()
+                .try_for_each(|(option, ports)| ports.map_or(Ok(()), |p| p.check_native(option, place)));
         }
         let said = self.source.is_some() || self.destination.is_some() || self.flags.is_some();
         Err(place.wrong_protocol("tcp", said))
@@ -180,13 +183,9 @@ impl Extension for Tcp {
             // xt_tcpudp sees an option whose length is wrong, or that is the header's last byte; nft_exthdr does not.
             return Err(Refusal::new("--tcp-option", "nf_tables passes over options that are malformed"));
         }
-        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
-            Some(ports) => ports.translate(option, field),
-            None => Ok(None),
-        };
-        let ports =
-            [translate(self.source, "sport", Field::TcpSport)?, translate(self.destination, "dport", Field::TcpDport)?];
-        let mut exprs: Alternative = ports.into_iter().flatten().collect();
+        let ports = [(self.source, Field::TcpSport), (self.destination, Field::TcpDport)];
+        let mut exprs: Alternative =
+            ports.into_iter().filter_map(|(wanted, field)| wanted.and_then(|wanted| wanted.translate(field))).collect();
         if let Some(flags) = self.flags {
             exprs.push(Expr::Match(Match {
                 key: Key::Payload(Field::TcpFlags),

@@ -7,6 +7,7 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::number;
 use crate::iptables::rule::bang;
+use crate::iptables::translate::never;
 use crate::nft::expr::{Alternative, Assign, Base, Expr, Field, Key, Match, Op, SetField, Value};
 use std::fmt::Write;
 
@@ -114,7 +115,7 @@ impl Extension for TosMatch {
         let test = |mask, op| bits(context.place.family, mask, op, value & mask);
         match (value & !mask != 0 || mask == 0, inverted) {
             (true, _) if (value & !mask != 0) == inverted => Ok(vec![Vec::new()]),
-            (true, _) => Err(Refusal::new("--tos", "matches no packet at all")),
+            (true, _) => Ok(vec![vec![never()]]),
             (false, false) if mask == u8::MAX => Ok(vec![vec![test(DSCP, Op::Eq), test(ECN, Op::Eq)]]),
             (false, true) if mask == u8::MAX => {
                 Ok(vec![vec![test(DSCP, Op::Ne)], vec![test(DSCP, Op::Eq), test(ECN, Op::Ne)]])

@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Form, Input, value};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Base, Expr, Field, Key, Match, Op, Value};
 use std::fmt::Write;
 
@@ -59,13 +59,13 @@ impl Numbers {
     }
 
     /// As a match on a field of `len` bytes; `None`: every number of the field is meant.
-    pub fn translate(self, option: &str, key: Key, len: usize) -> Result<Option<Expr>, Refusal> {
+    pub fn translate(self, key: Key, len: usize) -> Option<Expr> {
         let max = u32::try_from((1u64 << (8 * len)) - 1).unwrap_or(u32::MAX);
         let last = self.last.min(max);
         let empty = self.first > last;
         match (self.first == 0 && last == max, empty, self.inverted) {
-            (true, _, true) | (_, true, false) => Err(Refusal::new(option, "matches no packet at all")),
-            (true, _, false) | (_, true, true) => Ok(None),
+            (true, _, true) | (_, true, false) => Some(never()),
+            (true, _, false) | (_, true, true) => None,
             _ => {
                 let bytes =
                     |number: u32| number.to_be_bytes().into_iter().skip(4usize.saturating_sub(len)).collect::<Vec<_>>();
@@ -73,7 +73,7 @@ impl Numbers {
                     true => Value::Bytes(bytes(last)),
                     false => Value::Range(bytes(self.first), bytes(last)),
                 };
-                Ok(Some(matching(key, self.inverted, value)))
+                Some(matching(key, self.inverted, value))
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{Extension, Finished, Form, Input, ListStyle, Opt, Place, RuleContext
 use crate::error::{Error, Refusal};
 use crate::iptables::number;
 use crate::iptables::rule::bang;
-use crate::iptables::translate::matching;
+use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Assign, Expr, Field, Key, Match, Op, SetField, Value};
 use std::fmt::Write;
 
@@ -118,10 +118,7 @@ impl Extension for HopsMatch {
     fn translate(&self, _context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
         let (test, value) = self.test.unwrap_or_default();
         if let (LT, 0) | (GT, u8::MAX) = (test, value) {
-            return Err(Refusal::new(
-                format!("--{}-{}", self.names.matching, test_word(test)),
-                "matches no packet at all",
-            ));
+            return Ok(vec![vec![never()]]);
         }
         let key = Key::Payload(if self.names.target == "TTL" { Field::Ip4Ttl } else { Field::Ip6HopLimit });
         let value = Value::Bytes(vec![value]);

@@ -8,6 +8,7 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::number;
 use crate::iptables::rule::bang;
+use crate::iptables::translate::never;
 use crate::nft::expr::Alternative;
 use std::fmt::Write;
 
@@ -334,7 +335,7 @@ impl Extension for U32 {
             alternatives.extend(path.alternatives(context)?);
         }
         match alternatives.is_empty() {
-            true => Err(Refusal::new("--u32", "matches no packet at all")),
+            true => Ok(vec![vec![never()]]),
             false => Ok(alternatives),
         }
     }

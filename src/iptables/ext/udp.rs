@@ -39,14 +39,17 @@ impl Extension for Udp {
             SOURCE => (&mut self.source, "source-port"),
             _ => (&mut self.destination, "destination-port"),
         };
-        let ports = parse_loose_range("udp", option, input.value, Some("udp"))?;
+        let ports = parse_loose_range(input.dialect, "udp", option, input.value, Some("udp"))?;
         *slot = Some(PortMatch { ports, inverted: input.inverted });
         Ok(())
     }
 
     fn validate(&self, place: &Place<'_>) -> Result<(), Error> {
         if place.protocol.is(ip::UDP) {
-            return Ok(());
+            let ports = [("sport", self.source), ("dport", self.destination)];
+            return ports
+                .iter()
+                .try_for_each(|(option, ports)| ports.map_or(Ok(()), |p| p.check_native(option, place)));
         }
         Err(place.wrong_protocol("udp", self.source.is_some() || self.destination.is_some()))
     }
@@ -66,13 +69,9 @@ impl Extension for Udp {
         if !context.protocol.is(ip::UDP) {
             return Err(Refusal::new("-m udp", "needs -p udp"));
         }
-        let translate = |wanted: Option<PortMatch>, option, field| match wanted {
-            Some(ports) => ports.translate(option, field),
-            None => Ok(None),
-        };
-        let ports =
-            [translate(self.source, "sport", Field::UdpSport)?, translate(self.destination, "dport", Field::UdpDport)?];
-        let mut exprs: Alternative = ports.into_iter().flatten().collect();
+        let ports = [(self.source, Field::UdpSport), (self.destination, Field::UdpDport)];
+        let mut exprs: Alternative =
+            ports.into_iter().filter_map(|(wanted, field)| wanted.and_then(|wanted| wanted.translate(field))).collect();
         if exprs.is_empty() {
             exprs.push(has_ports(context.place.family, Field::UdpSport));
         }
