@@ -211,7 +211,7 @@ REFUSALS = tuple(
     for reason in (
         b"a name of an interface with characters that nft would take otherwise", b"! --sport: means every packet", b"! --dport: means every packet", b"a log prefix that nft would take otherwise", b"-j CT --zone mark:", b"-j CT --ctevents:", b"-j CT --expevents:", b"-j CT --helper:", b"-j CT --timeout:", b"-j NFLOG --nflog-range:", b"-m addrtype: THROW,NAT,XRESOLVE has no equal", b"-m addrtype: is decided otherwise in IPv6", b"-m conntrack: has a mask with holes", b"--tcp-option: nf_tables passes over",
         b"-j TOS: flips bits", b"--set: would be seen by what the rule asks before", b"! --helper: also means", b"a name with characters that nft would take otherwise", b"--helper: means any helper", b"-j ECN --ecn-tcp-", b"--ttl-inc: nft has no words", b"--ttl-dec: nft has no words",
-        b"--chunk-types: nf_tables passes over", b"--dccp-option: nf_tables steps", b"--hbh-opts: nf_tables has no", b"--dst-opts: nf_tables has no", b"-m ipv6header:", b"-m srh:",
+        b"--chunk-types: xt drops", b"--dccp-option: nf_tables steps", b"--hbh-opts: nf_tables has no", b"--dst-opts: nf_tables has no", b"-m ipv6header:", b"-m srh:",
     )
 )
 

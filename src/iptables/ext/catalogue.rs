@@ -81,7 +81,7 @@ const TRUNCATED: &str = "a packet whose header is cut short is not dropped as xt
 
 const AH: &str =
     "refused beside a `-p` of another protocol: nf_tables does not look behind the header; cut short as `tcp`";
-const SCTP: &str = "`--chunk-types` is refused: nf_tables passes over chunks that are malformed; cut short as `tcp`";
+const SCTP: &str = "`--chunk-types` is refused: xt drops a packet with a malformed chunk, which nf_tables passes over; cut short as `tcp`";
 const DCCP: &str =
     "`--dccp-option` is refused: nf_tables steps from option to option in another way; cut short as `tcp`";
 
@@ -204,7 +204,7 @@ pub const TARGETS: &[Known] = &[
 pub const OTHER_MATCHES: &[NotCarried] = &[
     not("cgroup", "nf_tables counts what answers for a listening socket to its group, xt_cgroup to none"),
     not("cluster", "nft aborts when it lists a rule with a hash of an address"),
-    not("connlimit", "counts in a set beside the rule, which would have to come and go with it"),
+    not("connlimit", "counts without bound, where a full set of nf_tables lets packets of new addresses pass"),
     not("eui64", "nf_tables does not compare one part of a packet with another"),
     not("hashlimit", "a full table of it drops packets, where a full set of nf_tables lets them pass"),
     not("ipv6header", "reads on behind the fragment header of later fragments, where nf_tables finds no header"),

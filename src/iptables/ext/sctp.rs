@@ -150,7 +150,10 @@ impl Extension for Sctp {
             return Err(Refusal::new("-m sctp", "needs -p sctp"));
         }
         if self.chunks.is_some() {
-            return Err(Refusal::new("--chunk-types", "nf_tables passes over chunks that are malformed"));
+            return Err(Refusal::new(
+                "--chunk-types",
+                "xt drops a packet with a malformed chunk, which nf_tables passes over",
+            ));
         }
         let ports = [(self.source, Field::SctpSport), (self.destination, Field::SctpDport)];
         let mut exprs: Alternative =
