@@ -140,14 +140,18 @@ fn compare(case: &Case, dialect: &Dialect, real: &BTreeMap<String, String>, tall
             return;
         }
         Err(error) => {
+            // Of a command that fails, ours gives the reason alone, without what iptables has warned of before it.
+            let reason = get("err").trim_end();
+            let reason =
+                reason.strip_prefix("warn: ").and_then(|text| text.split_once('\n')).map_or(reason, |(_, rest)| rest);
             if get("rc") != error.code().to_string() {
                 differ(
                     "code",
                     &format!("{} {}", error.code(), error.render(dialect)),
                     &format!("{} {}", get("rc"), get("err")),
                 );
-            } else if error.render(dialect).trim_end() != get("err").trim_end() {
-                differ("text", &error.render(dialect), get("err"));
+            } else if error.render(dialect).trim_end() != reason {
+                differ("text", &error.render(dialect), reason);
             } else {
                 tally.same += 1;
             }
