@@ -8,6 +8,7 @@ use crate::installation::groups::{Alternatives, Plan};
 use crate::installation::places::Places;
 use crate::installation::record::{self, Record};
 use crate::installation::step::Step;
+use crate::takeover;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::fs;
@@ -79,6 +80,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         Scope::System => system_stands(&places, args, out)?,
         Scope::Docker => docker_stands(&places, out)?,
     };
+    for both in takeover::doubled() {
+        writeln!(out, "Note: {}.", both.clause())?;
+    }
     if stands && !plan.steps.is_empty() && !docker::processes("dockerd").is_empty() {
         writeln!(out, "Next: restart Docker, which makes its rules anew then: sudo systemctl restart docker")?;
     }

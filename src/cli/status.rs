@@ -10,6 +10,7 @@ use crate::installation::places::Places;
 use crate::installation::record::{self, Former, Record};
 use crate::journal::{escape, timestamp};
 use crate::probe::{self, backend_name};
+use crate::takeover::{self, Doubled};
 use serde::Serialize;
 use std::fs;
 use std::io::Write;
@@ -227,6 +228,7 @@ fn warnings(status: &Status) -> Vec<String> {
     if status.fronts.iter().any(|front| !front.ours) && !status.carried.is_empty() && !status.docker {
         notes.push("what is carried is not listed by the iptables that is in use: xtshim flush --hand-back".to_owned());
     }
+    notes.extend(takeover::doubled().iter().map(Doubled::clause));
     notes
 }
 

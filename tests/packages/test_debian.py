@@ -140,6 +140,21 @@ def test_another_choice_that_was_made_since_is_left_alone(machine, packages):
     assert there.choices()[0]["ip6tables"].startswith("auto\n")
 
 
+def test_rules_in_both_places_are_told(machine, packages):
+    there = machine()
+    there.write("/etc/xtshim/xtshim.toml", NFT)
+    must_install(there, packages.version("0.1.0"))
+    there.must("xtshim", "enable")
+    assert rule(there, "-A")[0] == 0
+    both = "iptables-nft holds rules in raw too, and each packet meets both"
+    assert both not in there.must("xtshim", "enable") and both not in status(there)[1]["notes"]
+    there.must("iptables-nft", "-t", "raw", "-A", "PREROUTING", "-s", "192.0.2.1", "-j", "DROP")
+    assert f"Note: {both}." in there.must("xtshim", "enable")
+    assert both in status(there)[1]["notes"]
+    there.must("iptables-nft", "-t", "raw", "-F")
+    assert both not in there.must("xtshim", "enable")
+
+
 def test_a_former_choice_that_has_gone(machine, packages):
     there = machine()
     choose(there, "legacy by hand")
