@@ -402,6 +402,29 @@ def test_probe_tells(machine):
     assert machine.told()[-1]["why"].endswith(f"; but {clause}"), machine.told()[-1]
 
 
+@pytest.mark.parametrize("table, chain", (("filter", "INPUT"), ("mangle", "INPUT"), ("raw", "PREROUTING")))
+@pytest.mark.parametrize("first", ("ours", "theirs"))
+def test_rules_in_both_at_one_hook(machine, table, chain, first):
+    """A packet has to come through both, whoever's chain was made first; neither shows in the other's listings."""
+    rule = lambda number, verdict: ("-p", "udp", "--dport", str(4000 + number), "-j", verdict)
+    combinations = [(mine, other) for mine in ("ACCEPT", "DROP") for other in ("ACCEPT", "DROP")]
+    if first == "theirs":
+        machine.theirs("iptables", "-t", table, "-P", chain, "ACCEPT")
+    # What is carried already is not taken over again, so that both stand where they are put.
+    machine.ours("iptables", "-t", table, "-A", chain, "-s", "192.0.2.1", "-j", "DROP")
+    for who in (first, "theirs" if first == "ours" else "ours"):
+        for number, verdicts in enumerate(combinations):
+            getattr(machine, who)("iptables", "-t", table, "-A", chain, *rule(number, verdicts[who == "theirs"]))
+    assert [machine.dropped(port=4000 + number) for number in range(4)] == ["DROP" in verdicts for verdicts in combinations]
+    ours, theirs = machine.rules(table=table), machine.theirs("iptables", "-t", table, "-S").decode()
+    assert len(ours) == 5 and theirs.count("--dport") == 4, (ours, theirs)
+    machine.theirs("iptables", "-t", table, "-F", chain)
+    assert [machine.dropped(port=4000 + number) for number in range(4)] == [mine == "DROP" for mine, _ in combinations]
+    assert machine.rules(table=table) == ours
+    machine.ours("iptables", "-t", table, "-F", chain)
+    assert not any(machine.dropped(port=4000 + number) for number in range(4))
+
+
 INPUT = "add chain ip filter INPUT { type filter hook input priority 0; policy accept; }"
 # What iptables-nft-save leaves out or shows as something else, and whether port 4000 is dropped then.
 HIDDEN = {
