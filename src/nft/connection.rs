@@ -12,10 +12,12 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use std::{fmt, io};
 
-/// Larger than any datagram of a dump (the kernel stays below 32 KiB) and any single answer.
-const RECEIVE_SPACE: usize = 128 * 1024;
+/// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer. Every page of it
+/// has to be had from the kernel first.
+const RECEIVE_SPACE: usize = 32 * 1024;
 
-/// Larger than the answer to any request for one thing.
+/// Larger than the answer to any request for one thing, and than the first datagram of a dump (NLMSG_GOODSIZE in
+/// linux/netlink.h).
 const SMALL_SPACE: usize = 8 * 1024;
 
 /// A dump that was interrupted by changes this often belongs to a ruleset that never rests.
@@ -264,14 +266,13 @@ impl Connection {
     }
 
     /// Whether all user data of a table's first rules is as `wanted`: of as many as fit into the first datagram of a dump,
-    /// which is some hundred.
+    /// which is some twenty.
     ///
     /// # Errors
     /// As [`Connection::tables`].
     pub fn first_rules_are(family: Family, table: &str, wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
         // A dump that nobody reads to its end would be in the way of what is asked next.
         let mut apart = Self::open()?;
-        apart.make_room();
         apart.ask(msg::GETRULE, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, |out| out.put_str(rule::TABLE, table))?;
         let size = apart.socket.receive(&mut apart.buffer, true)?;
         let rules = Messages(apart.buffer.get(..size).unwrap_or_default()).filter(|message| {

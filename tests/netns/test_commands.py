@@ -322,6 +322,9 @@ def test_what_a_command_did_not_look_at_is_left_alone(raw):
     kept = f"-s {net} -j ACCEPT"
     parts = "-p tcp -m multiport ! --ports 80,443 -m conntrack ! --ctstate INVALID,NEW --ctorigsrcport 5:80 -j DROP"
     long = f"-s {one} -m comment --comment '{'long text ' * 27}' -j DROP"
+    # A small table is read whole.
+    many = "".join(f"-A many -m mark --mark {number} -j ACCEPT\n" for number in range(80))
+    raw.both.run(f"{raw.front}-restore --noflush", 0, stdin=f"*raw\n:many - [0:0]\n{many}COMMIT\n".encode())
     raw("-N other", 0)
     raw("-A other -m mark --mark 0x1 -j DROP", 0)
     raw(f"-A PREROUTING {kept}", 0)
