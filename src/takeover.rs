@@ -11,12 +11,10 @@ use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::probe::{self, Backend, Snapshot, Tool, backend_name};
 use crate::sys::exec;
-use crate::sys::lock::XtablesLock;
+use crate::sys::lock::{LockFile, XtablesLock};
 use crate::sys::{sandbox, xtables};
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::OsString;
-use std::os::fd::AsRawFd;
 use std::process::Output;
 use std::time::Duration;
 
@@ -382,9 +380,9 @@ impl Owner<'_> {
         let program = self.backend.program(self.family, tool);
         let program = program.ok_or_else(|| Obstacle::Stays(format!("there is no {name}")))?;
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        let lock = memfd_create("xtables.lock", MFdFlags::MFD_CLOEXEC).map_err(|error| failed(error.into()))?;
+        let lock = LockFile::new().map_err(failed)?;
         let mut command = exec::command(program, &name, &args);
-        command.env("XTABLES_LOCKFILE", format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
+        command.env(exec::LOCK_VARIABLE, lock.path());
         exec::capture(command, input.as_bytes()).map_err(failed)
     }
 }

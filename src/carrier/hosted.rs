@@ -522,7 +522,7 @@ impl HostedCarrier<'_> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let lock = LockFile::new().map_err(failed)?;
         let mut command = exec::command(program, &name, &args);
-        command.env("XTABLES_LOCKFILE", lock.path());
+        command.env(exec::LOCK_VARIABLE, lock.path());
         exec::capture(command, input.as_bytes()).map_err(failed)
     }
 }

@@ -120,8 +120,7 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
 
 /// Gives the backend a change to a table that it holds, unless another has made the table ours meanwhile.
 fn pass_on(context: &Context, table: &str, why: &str) -> ExitCode {
-    let words: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
-    let spot = words.and_then(|words| iptables::spot(context.front.family, &words, &context.dialect()));
+    let spot = context.words().and_then(|words| iptables::spot(context.front.family, &words, &context.dialect()));
     match context.guarded(table, spot.and_then(|spot| spot.wait)) {
         Ok(Guarded::Ours) => carry(context, table, CarrierKind::Nft, why),
         Ok(Guarded::Theirs(Some(lock))) => host::become_backend(context, lock, &context.args),
@@ -193,8 +192,7 @@ fn lacking_of(context: &Context, by: CarrierKind, command: &Command) -> Option<S
 }
 
 fn read(context: &Context) -> Result<Invocation, Error> {
-    let args: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
-    let args = args.ok_or_else(|| Refusal::new("an argument", "is not valid UTF-8"))?;
+    let args = context.words().ok_or_else(|| Refusal::new("an argument", "is not valid UTF-8"))?;
     iptables::parse(context.front.family, &args, &context.dialect())
 }
 

@@ -131,10 +131,15 @@ impl Context {
         // The lock that it would take is ours.
         let file = self.guard.borrow().is_some().then(LockFile::new).transpose().map_err(failed)?;
         if let Some(file) = &file {
-            command.env("XTABLES_LOCKFILE", file.path());
+            command.env(exec::LOCK_VARIABLE, file.path());
         }
         let output = exec::converse(command, input).map_err(failed)?;
         Ok(exit_code(&output))
+    }
+
+    /// The words behind the program's name. `None`: not all of them are text.
+    pub fn words(&self) -> Option<Vec<String>> {
+        self.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect()
     }
 
     /// What the backend says to this command, both streams.

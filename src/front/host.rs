@@ -24,8 +24,8 @@ use std::process::Output;
 
 /// Answers one command on the host table.
 pub fn command(context: &Context, hosting: &'static Hosting) -> ExitCode {
-    let words: Option<Vec<String>> = context.args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
-    let found = words.and_then(|words| Some((spot(context.front.family, &words, &context.dialect())?, words)));
+    let found =
+        context.words().and_then(|words| Some((spot(context.front.family, &words, &context.dialect())?, words)));
     let Some((spot, words)) = found else {
         let error = Error::Parameter("it cannot be told what this command changes".to_owned());
         return context.fail(&context.in_the_backends_words(error, hosting.host, b""));

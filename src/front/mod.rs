@@ -76,8 +76,7 @@ impl Front {
 impl Front {
     /// What the backend is told it was called as: it goes by that, and some messages bear it.
     fn argv0(self, called: &str) -> &str {
-        let start = called.bytes().rposition(|byte| byte == b'/').map_or(0, |slash| slash + 1);
-        if called.get(start..) == Some(self.name()) { called } else { self.name() }
+        if base_name(called.as_bytes()) == self.name().as_bytes() { called } else { self.name() }
     }
 }
 
@@ -86,7 +85,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let called = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
-    if let Some(front) = base_name(&called).and_then(Front::by_name) {
+    if let Some(front) = Front::by_bytes(base_name(called.as_bytes())) {
         return serve(front, called.to_str().unwrap_or_default(), args);
     }
     match args.split_first() {
@@ -97,9 +96,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn base_name(path: &OsString) -> Option<&str> {
-    let start = path.as_bytes().iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    path.as_bytes().get(start..).and_then(|name| std::str::from_utf8(name).ok())
+#[inline(always)]
+fn base_name(path: &[u8]) -> &[u8] {
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    path.get(start..).unwrap_or_default()
 }
 
 /// Runs the front of that name. An unknown name is a caller's mistake, exit code 2.

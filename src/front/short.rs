@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::Front;
 use super::command::DEFAULT_TABLE;
+use super::{Front, base_name};
 use crate::carrier::nft::NAME_PREFIX;
 use crate::iptables;
 use crate::nft::glance;
@@ -32,12 +32,6 @@ pub fn pass_through(start: Start) -> Option<Infallible> {
     let argv0 = if base_name(called.to_bytes()) == front.name().as_bytes() { called } else { plain_name(front) };
     // What fails here fails again the long way, and is told there.
     start.become_program(program, argv0)
-}
-
-#[inline(always)]
-fn base_name(path: &[u8]) -> &[u8] {
-    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    path.get(start..).unwrap_or_default()
 }
 
 /// What the backend is told it was called as, where we were called by a name of our own.

@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 pub(super) const KEPT: [&str; 2] = ["TZ", LOCK_VARIABLE];
 
 /// Names the lock file (iptables(8)).
-const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
+pub const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 
 /// Where a backend finds `modprobe` when `/proc/sys/kernel/modprobe` names none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::exec::LOCK_VARIABLE;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -28,7 +29,7 @@ pub struct XtablesLock {
 impl XtablesLock {
     /// The file, as iptables finds it.
     pub fn path() -> PathBuf {
-        std::env::var_os("XTABLES_LOCKFILE").map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
+        std::env::var_os(LOCK_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
     }
 
     /// Keeps it locked across execve(2), until the program that this process becomes ends.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::exec;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -98,7 +99,7 @@ impl Room {
     /// # Errors
     /// `TimedOut` when the room's time is up: the program has been killed then.
     pub fn run(&self, mut command: Command, input: &str) -> io::Result<Answer> {
-        command.env("LC_ALL", "C").env("XTABLES_LOCKFILE", self.lock_path());
+        command.env("LC_ALL", "C").env(exec::LOCK_VARIABLE, self.lock_path());
         run_until(command, input, self.deadline)
     }
 
