@@ -8,9 +8,13 @@ use crate::carrier::nft::NAME_PREFIX;
 use crate::iptables;
 use crate::nft::glance;
 use crate::probe::{Ticket, Tool, Word};
+use crate::sys::raw;
 use crate::sys::start::Start;
 use std::convert::Infallible;
 use std::ffi::CStr;
+
+const FILTER: [u64; 1] = raw::words(DEFAULT_TABLE.as_bytes());
+const PREFIX: [u64; 1] = raw::words(NAME_PREFIX.as_bytes());
 
 /// Becomes the backend, where the name of the call is a front's and nothing speaks against it. Comes back where more has
 /// to be looked at.
@@ -21,11 +25,14 @@ pub fn pass_through(start: Start) -> Option<Infallible> {
     if front.tool != Tool::Command {
         return None;
     }
-    let ticket = Ticket::present(start)?;
-    let table = table(start)?;
+    let mut space = Ticket::space();
+    let ticket = Ticket::present(start, &mut space)?;
+    let default: [u8; DEFAULT_TABLE.len()] = raw::spelled(FILTER);
+    let table = table(start)?.unwrap_or(&default);
+    let prefix: [u8; NAME_PREFIX.len()] = raw::spelled(PREFIX);
     let held = match ticket.word(front.family, table) {
         Word::Backend => false,
-        Word::BackendUnlessHeld => glance::is_there(front.family, [NAME_PREFIX.as_bytes(), table]).ok()?,
+        Word::BackendUnlessHeld => glance::is_there(front.family, [&prefix, table]).ok()?,
         Word::Unknown => true,
     };
     let program = ticket.program(front.family, front.tool).filter(|_| !held)?;
@@ -43,12 +50,12 @@ const fn plain_name(front: Front) -> &'static CStr {
     }
 }
 
-/// The table that a command line means. `None`: that takes reading.
+/// The table that a command line names, if it does. `None`: that takes reading.
 #[inline(always)]
-fn table(start: Start) -> Option<&'static [u8]> {
+fn table(start: Start) -> Option<Option<&'static [u8]>> {
     let words = start.words().map(CStr::to_bytes);
     if !words.clone().all(<[u8]>::is_ascii) {
         return None;
     }
-    Some(iptables::plain_table(words)?.unwrap_or(DEFAULT_TABLE.as_bytes()))
+    iptables::plain_table(words)
 }

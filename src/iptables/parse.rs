@@ -14,6 +14,7 @@ use super::{number, restore};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
+use std::hint::black_box;
 
 /// Headers that ip6tables looks behind for a packet's protocol: routing, fragment, authentication, destination options
 /// (RFC 8200, section 4).
@@ -132,12 +133,15 @@ pub fn plain_table<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Option<Optio
 }
 
 /// Whether the word could be one of the ways to say `-t` (`--tab`, `-nt`, `-tnat`).
-#[inline]
+#[inline(always)]
 fn may_name_table(word: &[u8]) -> bool {
+    const LONG: [u8; 5] = *b"table";
     match word {
         [b'-', b'-', name @ ..] => {
-            let name = name.split(|byte| *byte == b'=').next().unwrap_or_default();
-            !name.is_empty() && b"table".starts_with(name)
+            let len = name.iter().position(|byte| *byte == b'=').unwrap_or(name.len());
+            let name = name.get(..len).unwrap_or_default();
+            // Byte for byte, because a front at its very beginning does without the C library's memcmp.
+            !name.is_empty() && len <= LONG.len() && name.iter().zip(black_box(LONG)).all(|(byte, of)| *byte == of)
         }
         [b'-', letters @ ..] => letters.contains(&b't'),
         _ => false,

@@ -26,8 +26,9 @@ pub fn is_there(family: Family, name: [&[u8]; 2]) -> Result<bool, Errno> {
         return Err(Errno::ENAMETOOLONG);
     }
     let (headers, text) = request.split_at_mut(HEADERS);
-    text[..name[0].len()].copy_from_slice(name[0]);
-    text[name[0].len()..len].copy_from_slice(name[1]);
+    let (first, second) = text.split_at_mut(name[0].len());
+    raw::copy(first, name[0]);
+    raw::copy(second, name[1]);
     let attribute = 4 + len + 1;
     let size = HEADERS - 4 + attribute.next_multiple_of(4);
     headers[..4].copy_from_slice(&(size as u32).to_ne_bytes());

@@ -20,10 +20,15 @@ use crate::rules;
 use crate::sys::raw;
 use crate::sys::start::Start;
 use std::ffi::CStr;
+use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 
 /// Where tickets lie. Users other than root have none.
 const DIRECTORY: &[u8] = b"/run/xtshim/ticket-";
+
+/// Length of a ticket's path, with its NUL.
+const NAME: usize = DIRECTORY.len() + 16 + 1;
 
 /// Begins every ticket; changes with its form.
 const MAGIC: [u8; 8] = *b"xtshim\x00\x01";
@@ -80,26 +85,32 @@ impl Word {
 
 /// A ticket that holds.
 #[derive(Debug)]
-pub struct Ticket {
-    space: [u8; SPACE],
+pub struct Ticket<'a> {
+    bytes: &'a [u8],
     /// Where the words on tables begin, and behind them the programs.
     words: usize,
 }
 
-impl Ticket {
+impl<'a> Ticket<'a> {
+    /// Room for one.
+    #[inline(always)]
+    pub const fn space() -> [MaybeUninit<u8>; SPACE] {
+        [const { MaybeUninit::uninit() }; SPACE]
+    }
+
     /// This caller's, if all that it rests upon is as it was.
     #[inline(always)]
-    pub fn present(start: Start) -> Option<Self> {
+    pub fn present(start: Start, space: &'a mut [MaybeUninit<u8>]) -> Option<Self> {
         if !start.is_plain_root() || start.variable(NESTED_VARIABLE).is_some() {
             return None;
         }
         let sys_admin = raw::has_sys_admin().ok()?;
-        let mut name = [0; DIRECTORY.len() + 17];
-        let named = start.variable(CONFIG_VARIABLE).filter(|name| !name.is_empty());
-        put_name(&mut name, named.unwrap_or(CONFIG_PATH.as_bytes()), sys_admin);
-        let mut space = [0; SPACE];
-        let (size, group) = raw::read_own(CStr::from_bytes_with_nul(&name).ok()?, &mut space)?;
-        let mut rest = Reader(space.get(..size)?);
+        let number = match start.variable(CONFIG_VARIABLE) {
+            Some(named) if !named.is_empty() => number_of(named, sys_admin),
+            _ => usual_number(sys_admin),
+        };
+        let (bytes, group) = raw::read_own(raw::text(&name_of(number))?, space)?;
+        let mut rest = Reader(bytes);
         let valid = group == GROUP
             && rest.take(MAGIC.len())? == MAGIC
             && rest.number()? == build()
@@ -110,28 +121,28 @@ impl Ticket {
         for _ in 0..rest.byte()? {
             let mark = rest.take(MARK)?;
             let path = rest.string()?;
-            if mark != mark_of(path) {
+            if !is_mark(mark, raw::numbers(path)) {
                 return None;
             }
         }
-        let words = size - rest.0.len();
+        let words = bytes.len() - rest.0.len();
         let programs_end = rest.0.len().checked_sub(END.len())?;
-        (rest.0.get(programs_end..)? == END).then_some(Self { space, words })
+        (rest.0.get(programs_end..)? == END).then_some(Self { bytes, words })
     }
 
     /// What is to become of `table`.
     #[inline(always)]
     pub fn word(&self, family: Family, table: &[u8]) -> Word {
         let of_family = if family == Family::V4 { 0 } else { TABLES.len() };
-        let place = TABLES.iter().position(|name| name.as_bytes() == table);
-        let byte = place.and_then(|place| self.space.get(self.words + of_family + place));
+        let place = place_of(table);
+        let byte = place.and_then(|place| self.bytes.get(self.words + of_family + place));
         byte.map_or(Word::Unknown, |byte| Word::read(*byte))
     }
 
     /// The backend's program.
     #[inline(always)]
-    pub fn program(&self, family: Family, tool: Tool) -> Option<&CStr> {
-        let mut rest = Reader(self.space.get(self.words + 2 * TABLES.len()..)?);
+    pub fn program(&self, family: Family, tool: Tool) -> Option<&'a CStr> {
+        let mut rest = Reader(self.bytes.get(self.words + 2 * TABLES.len()..)?);
         for _ in 0..slot(family, tool) {
             rest.string()?;
         }
@@ -141,8 +152,7 @@ impl Ticket {
 
 /// Makes a ticket of what was found. That it cannot be made makes things slower, no more.
 pub fn save(seat: &Seat, files: &Foundations, snapshot: &Snapshot, config: &Config) {
-    let mut name = [0; DIRECTORY.len() + 17];
-    put_name(&mut name, config.path.as_os_str().as_bytes(), may_make_namespaces());
+    let name = name_of(number_of(config.path.as_os_str().as_bytes(), may_make_namespaces()));
     let name = name.rsplit(|byte| *byte == b'/').next().and_then(|name| std::str::from_utf8(name).ok());
     let ticket = seat.store().is_volatile().then(|| render(files, snapshot, config)).flatten();
     if let Some((name, ticket)) = name.map(|name| name.trim_end_matches('\0')).zip(ticket)
@@ -185,23 +195,46 @@ const fn build() -> u64 {
 
 /// Each configuration file and each kind of caller has a ticket of its own.
 #[inline(always)]
-fn put_name(name: &mut [u8], config: &[u8], sys_admin: bool) {
-    let seat = rules::digest(&[u8::from(sys_admin)], 0);
-    let mut number = rules::digest(config, seat);
-    let (directory, digits) = name.split_at_mut(DIRECTORY.len());
-    directory.copy_from_slice(DIRECTORY);
-    for digit in digits.iter_mut().take(16) {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
+const fn number_of(config: &[u8], sys_admin: bool) -> u64 {
+    rules::digest(config, rules::digest(&[sys_admin as u8], 0))
+}
+
+/// The same for the usual configuration, ready-made.
+#[inline(always)]
+const fn usual_number(sys_admin: bool) -> u64 {
+    const WITH: u64 = number_of(CONFIG_PATH.as_bytes(), true);
+    const WITHOUT: u64 = number_of(CONFIG_PATH.as_bytes(), false);
+    if sys_admin { WITH } else { WITHOUT }
+}
+
+/// Path of the ticket of that number, and a NUL.
+#[inline(always)]
+fn name_of(mut number: u64) -> [u8; NAME] {
+    const WORDS: [u64; 3] = raw::words(DIRECTORY);
+    let mut name = raw::spelled::<3, NAME>(WORDS);
+    for place in name.iter_mut().skip(DIRECTORY.len()).take(16) {
+        let digit = (number & 15) as u8;
+        // Hidden, as a table of all digits would be made of it.
+        *place = black_box(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
         number >>= 4;
     }
+    name
+}
+
+/// Where a table's word is among those of its family.
+#[inline(always)]
+fn place_of(table: &[u8]) -> Option<usize> {
+    TABLES.into_iter().position(|name| name.as_bytes() == table)
 }
 
 /// Length of a file's mark: device, inode, size, times of modification and of change in seconds and nanoseconds.
 const MARK: usize = 7 * 8;
 
+/// Whether these numbers are the mark. All are looked at: a way out at the first difference becomes a call of memcmp.
 #[inline(always)]
-fn mark_of(path: &CStr) -> [u8; MARK] {
-    join(raw::numbers(path))
+fn is_mark(mark: &[u8], numbers: [i64; 7]) -> bool {
+    let words = mark.chunks_exact(8).map(|word| word.try_into().map_or(0, i64::from_ne_bytes));
+    words.zip(numbers).fold(0, |all, (word, number)| all | (word ^ number)) == 0
 }
 
 /// The same from its text.
@@ -257,7 +290,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn string(&mut self) -> Option<&'a CStr> {
         let len = usize::from(self.byte()?);
-        CStr::from_bytes_with_nul(self.take(len)?).ok()
+        raw::text(self.take(len)?)
     }
 }
 
@@ -274,8 +307,15 @@ mod tests {
         let meta = std::fs::metadata(&path).expect("it is there");
         let text = crate::sys::mark::Mark::of(&meta).to_string();
         let name = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL");
-        assert_eq!(mark_from(&text), Some(mark_of(&name)));
-        assert_eq!(mark_from("absent"), Some(mark_of(c"/nonexistent")));
+        let mark = mark_from(&text).expect("a mark");
+        let numbers = raw::numbers(&name);
+        assert!(is_mark(&mark, numbers));
+        for place in 0..numbers.len() {
+            let mut other = numbers;
+            other[place] += 1;
+            assert!(!is_mark(&mark, other), "the number at {place}");
+        }
+        assert!(is_mark(&mark_from("absent").expect("a mark"), raw::numbers(c"/nonexistent")));
         assert_eq!(mark_from("1:2:3"), None);
     }
 
@@ -304,14 +344,12 @@ mod tests {
         let mut snapshot = Snapshot { backend: Some(backend), nf_tables: true, ..Snapshot::default() };
         snapshot.set_ability(Family::V6, "nat", CarrierKind::Backend, Ability::Able);
         let bytes = render(&files, &snapshot, &config).expect("it is short");
-        let mut space = [0; SPACE];
-        space[..bytes.len()].copy_from_slice(&bytes);
         let mut rest = Reader(&bytes[MAGIC.len() + 9..]);
         for _ in 0..rest.byte().expect("a count") {
             let mark = rest.take(MARK).expect("a mark");
-            assert_eq!(mark, mark_of(rest.string().expect("a path")));
+            assert!(is_mark(mark, raw::numbers(rest.string().expect("a path"))));
         }
-        let ticket = Ticket { space, words: bytes.len() - rest.0.len() };
+        let ticket = Ticket { bytes: &bytes, words: bytes.len() - rest.0.len() };
         assert_eq!(ticket.word(Family::V6, b"nat"), Word::BackendUnlessHeld);
         assert_eq!(ticket.word(Family::V4, b"nat"), Word::Unknown);
         assert_eq!(ticket.word(Family::V6, b"arp"), Word::Unknown);

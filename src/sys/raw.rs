@@ -1,11 +1,17 @@
-//! System calls without the C library, for the few moments before it is set up: nothing here touches `errno` or any
-//! other thread-local, which does not exist yet.
+//! System calls and strings without the C library, for the few moments before it is set up: nothing here touches `errno`
+//! or any other thread-local, which does not exist yet.
+//!
+//! A page of the program that is touched for the first time costs as much as ten system calls, and the library's
+//! functions, the tables of constants and the variables all lie on pages of their own. Hence the loops that a compiler
+//! cannot make a call of `strlen` or `memcpy`, and constants that are put together from numbers in the code.
 //!
 //! On a processor that this knows nothing of every call fails with ENOSYS, and a front goes the long way.
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::{CStr, c_char};
+use std::hint::black_box;
+use std::mem::MaybeUninit;
 
 /// A call may fail with any of these (the kernel gives them negated, MAX_ERRNO in linux/err.h).
 const ERRORS: std::ops::RangeInclusive<isize> = -4095..=-1;
@@ -83,15 +89,74 @@ impl Drop for Descriptor {
     }
 }
 
+/// The string that begins there.
+///
+/// # Safety
+/// It ends in a NUL, and stays as it is for as long as what is given back is used.
+#[inline(always)]
+pub unsafe fn text_at<'a>(start: *const c_char) -> &'a CStr {
+    let mut len = 0;
+    // SAFETY: the NUL has not been passed.
+    while unsafe { start.add(len).read_volatile() } != 0 {
+        len += 1;
+    }
+    // SAFETY: that many bytes and the NUL have been read.
+    let bytes = unsafe { std::slice::from_raw_parts(start.cast(), len + 1) };
+    // SAFETY: the last byte is the only NUL.
+    unsafe { CStr::from_bytes_with_nul_unchecked(bytes) }
+}
+
+/// These bytes as a string: they end in a NUL, and have no other.
+#[inline(always)]
+pub fn text(bytes: &[u8]) -> Option<&CStr> {
+    let (end, before) = bytes.split_last()?;
+    // SAFETY: a reference can be read from.
+    let whole = before.iter().all(|byte| unsafe { std::ptr::from_ref(byte).read_volatile() } != 0);
+    // SAFETY: the last byte is the only NUL.
+    (whole && *end == 0).then(|| unsafe { CStr::from_bytes_with_nul_unchecked(bytes) })
+}
+
+/// Writes what fits of `from` to the beginning of `to`.
+#[inline(always)]
+pub fn copy(to: &mut [u8], from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        // SAFETY: a reference can be written to.
+        unsafe { std::ptr::from_mut(to).write_volatile(*from) };
+    }
+}
+
+/// The bytes of a constant, made by the code itself. Behind them there are NULs.
+#[inline(always)]
+pub fn spelled<const WORDS: usize, const LEN: usize>(words: [u64; WORDS]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    for (place, word) in bytes.chunks_mut(8).zip(words.map(black_box)) {
+        copy(place, &word.to_ne_bytes());
+    }
+    bytes
+}
+
+/// A constant's bytes as [`spelled`] takes them.
+pub const fn words<const WORDS: usize>(text: &[u8]) -> [u64; WORDS] {
+    let mut words = [0_u64; WORDS];
+    let mut at = 0;
+    while at < text.len() {
+        let mut word = words[at / 8].to_ne_bytes();
+        word[at % 8] = text[at];
+        words[at / 8] = u64::from_ne_bytes(word);
+        at += 1;
+    }
+    words
+}
+
 /// What is in a file of root's that nobody else may write to, and the file's group. `None`: it is not there, not such a
 /// file, or does not fit.
 #[inline(always)]
-pub fn read_own(path: &CStr, space: &mut [u8]) -> Option<(usize, u32)> {
+pub fn read_own<'a>(path: &CStr, space: &'a mut [MaybeUninit<u8>]) -> Option<(&'a [u8], u32)> {
     let flags = (libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK) as usize;
     // SAFETY: `path` ends in a NUL.
     let fd = unsafe { call(number::OPENAT, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0, 0, 0]) }.ok()?;
     let fd = Descriptor(fd);
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `stat` has room for what is written.
     unsafe { call(number::FSTAT, [fd.0, stat.as_mut_ptr() as usize, 0, 0, 0, 0]) }.ok()?;
     // SAFETY: fstat(2) has filled it in.
@@ -100,7 +165,9 @@ pub fn read_own(path: &CStr, space: &mut [u8]) -> Option<(usize, u32)> {
     let private = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
     // SAFETY: no more than `space` holds is written to it.
     let size = unsafe { call(number::READ, [fd.0, space.as_mut_ptr() as usize, space.len(), 0, 0, 0]) }.ok()?;
-    (regular && private && usize::try_from(stat.st_size) == Ok(size)).then_some((size, stat.st_gid))
+    // SAFETY: read(2) has filled in so many.
+    let bytes = unsafe { std::slice::from_raw_parts(space.as_ptr().cast(), size) };
+    (regular && private && usize::try_from(stat.st_size) == Ok(size)).then_some((bytes, stat.st_gid))
 }
 
 /// What tells one state of the file that a path leads to from another: device, inode, size, and the times of modification
@@ -108,7 +175,7 @@ pub fn read_own(path: &CStr, space: &mut [u8]) -> Option<(usize, u32)> {
 #[inline(always)]
 #[allow(clippy::unnecessary_cast, reason = "the C library's types differ between platforms")]
 pub fn numbers(path: &CStr) -> [i64; 7] {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
     let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0, 0];
     // SAFETY: `path` ends in a NUL, and `stat` has room for what is written.
     if unsafe { call(number::NEWFSTATAT, args) }.is_err() {
@@ -172,6 +239,26 @@ pub unsafe fn execve(program: &CStr, argv: *const *const c_char, environment: *c
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_are_what_the_library_takes_them_for() {
+        for bytes in [&b""[..], b"\0", b"a\0", b"a", b"a\0b\0", b"\0\0", b"iptables\0"] {
+            assert_eq!(text(bytes), CStr::from_bytes_with_nul(bytes).ok(), "{bytes:?}");
+        }
+        for string in [c"", c"-w", c"XTSHIM_CONFIG=/etc/x"] {
+            // SAFETY: it is a string, and a constant.
+            assert_eq!(unsafe { text_at(string.as_ptr()) }, string);
+        }
+    }
+
+    #[test]
+    fn a_constant_is_spelled_with_nuls_behind_it() {
+        const TEXT: &[u8] = b"/run/xtshim/ticket-";
+        let bytes: [u8; 30] = spelled(words::<3>(TEXT));
+        assert_eq!(bytes.split_at(TEXT.len()), (TEXT, &[0; 11][..]));
+        let cut: [u8; 5] = spelled(words::<3>(TEXT));
+        assert_eq!(&cut, b"/run/");
+    }
 
     #[test]
     fn a_failed_call_says_why() {

@@ -9,6 +9,7 @@ use nix::libc::{self, c_char, c_int};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use std::ffi::{CStr, OsStr, OsString};
+use std::hint::black_box;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -51,7 +52,7 @@ impl Start {
             return None;
         }
         // SAFETY: `argv` has `len` strings that stay (see `new`).
-        Some(unsafe { CStr::from_ptr(*self.argv.add(index)) })
+        Some(unsafe { raw::text_at(*self.argv.add(index)) })
     }
 
     /// `NAME=value` of the environment variable of that name.
@@ -65,7 +66,7 @@ impl Start {
                 return None;
             }
             // SAFETY: what is no NULL is a string that stays.
-            let pair = unsafe { CStr::from_ptr(pair) };
+            let pair = unsafe { raw::text_at(pair) };
             if pair.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"=")) {
                 return Some(pair);
             }
@@ -95,12 +96,15 @@ impl Start {
         loop {
             // SAFETY: the vector ends in AT_NULL, and this is no later than that.
             let [kind, value] = unsafe { *pair };
-            match kind {
-                libc::AT_NULL => break,
-                libc::AT_SECURE => secure = value,
-                libc::AT_UID => real = value,
-                libc::AT_EUID => effective = value,
-                _ => {}
+            // Hidden, as a table of jumps would be made of it.
+            if black_box(kind) == libc::AT_NULL {
+                break;
+            } else if black_box(kind) == libc::AT_SECURE {
+                secure = value;
+            } else if black_box(kind) == libc::AT_UID {
+                real = value;
+            } else if black_box(kind) == libc::AT_EUID {
+                effective = value;
             }
             // SAFETY: AT_NULL has not been reached.
             pair = unsafe { pair.add(1) };
@@ -114,8 +118,10 @@ impl Start {
         if self.len == 0 {
             return None;
         }
+        const PATH: [u64; 5] = raw::words(super::exec::PATH_PAIR.to_bytes());
+        let path: [u8; 40] = raw::spelled(PATH);
         let kept = super::exec::KEPT.map(|name| self.pair(name));
-        let mut environment = [super::exec::PATH_PAIR.as_ptr(), std::ptr::null(), std::ptr::null(), std::ptr::null()];
+        let mut environment = [path.as_ptr().cast(), std::ptr::null(), std::ptr::null(), std::ptr::null()];
         for (place, pair) in environment.iter_mut().skip(1).zip(kept.into_iter().flatten()) {
             *place = pair.as_ptr();
         }
