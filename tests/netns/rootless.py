@@ -9,6 +9,8 @@ import tempfile
 
 import pytest
 
+import upstream
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = "rootlesskit passt slirp4netns uidmap bash coreutils iproute2 util-linux socat mount".split()
 
@@ -73,12 +75,8 @@ def box():
         (work / "parts/source.sources").write_text(text)
         (work / "status").write_text("")
         settings = {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": work / "parts", "Dir::State::lists": work / "lists", "Dir::State::status": work / "status", "Dir::State::extended_states": work / "extended", "Dir::Cache": work / "cache", "APT::Sandbox::User": "root"}
-        options = ["-q", "-y", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
-        for words in (["update"], ["install", "--no-install-recommends", "--download-only", *PACKAGES]):
-            try:
-                fetched = subprocess.run(["apt-get", *options, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
-            except subprocess.TimeoutExpired:
-                pytest.skip("rootlesskit's packages take too long to come")
+        options = ["-y", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+        fetched = upstream.apt(options, ["update"], ["install", "--no-install-recommends", "--download-only", *PACKAGES])
         packages = sorted((work / "cache/archives").glob("*.deb"))
         if fetched.returncode or not packages:
             pytest.skip(f"rootlesskit's packages cannot be had: {fetched.stderr.strip()[-200:]}")

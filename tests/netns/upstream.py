@@ -5,12 +5,31 @@ import pathlib
 import re
 import subprocess
 import tempfile
+import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "iptables-source"
 ARCHIVE = "iptables_*.orig.tar.?z*"
+
+
+def apt(options, *commands, cwd=None):
+    """What the last apt-get says; the first that fails is the last. A mirror that does not answer is asked again: several
+    test processes come to it at once."""
+    options = ["-q", "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30", "-o", "APT::Update::Error-Mode=any", *options]
+    for pause in (5, 15, 0):
+        for words in commands:
+            try:
+                done = subprocess.run(["apt-get", *options, *words], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180)
+            except subprocess.TimeoutExpired:
+                done = subprocess.CompletedProcess(words, 100, "", "it takes too long to come")
+            if done.returncode:
+                break
+        if not done.returncode:
+            break
+        time.sleep(pause)
+    return done
 
 
 def fetch(suite=None):
@@ -30,9 +49,8 @@ def fetch(suite=None):
         (work / "parts").mkdir()
         (work / "lists/partial").mkdir(parents=True)
         (work / "parts/source.sources").write_text(text)
-        options = ["-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/parts", "-o", f"Dir::State::lists={work}/lists", "-o", "APT::Sandbox::User=root"]
-        for words in (["update"], ["source", "--download-only", "iptables"]):
-            done = subprocess.run(["apt-get", *options, *words], cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/parts", "-o", f"Dir::State::lists={work}/lists", "-o", "APT::Sandbox::User=root"]
+        done = apt(options, ["update"], ["source", "--download-only", "iptables"], cwd=work)
         # Whole and checked once it has its own name, also where a mirror lacks the package's other files.
         found = sorted(work.glob(ARCHIVE))
         if not found:
