@@ -91,12 +91,12 @@ fn lack(facts: &Facts<'_>, backend: &str, capability: &Capability, family: Famil
     // What is built in needs no module, though no list of modules tells.
     let promised = !tried && loadable.is_empty() && kernel.promises(capability, family) == Some(true);
     let explained = if promised { None } else { kernel.explain(capability, family) };
-    let cause = match (&explained, loadable.is_empty()) {
-        (Some(why), _) if why.starts_with("not built") => Cause::NotBuilt,
-        (Some(_), true) => Cause::Absent,
+    let cause = match &explained {
+        Some(why) if why.starts_with("not built") => Cause::NotBuilt,
+        Some(_) if !kernel.could_load(capability, family) => Cause::Absent,
         // A module that nobody has asked for yet is loaded when somebody does, if the kernel still loads any.
-        (Some(_), false) if tried || cannot_load(facts) => Cause::NotLoaded,
-        (None, _) if tried => Cause::NotBuilt,
+        Some(_) if tried || cannot_load(facts) => Cause::NotLoaded,
+        None if tried => Cause::NotBuilt,
         _ => return None,
     };
     let table = (capability.kind == CapabilityKind::Table).then(|| capability.key.clone());

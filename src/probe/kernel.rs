@@ -141,6 +141,11 @@ impl Kernel {
         reasons.into_iter().next()
     }
 
+    /// Whether loading is all that its modules want: none of them is missing, nor an option.
+    pub fn could_load(&self, capability: &Capability, family: Family) -> bool {
+        self.explain(capability, family).is_some_and(|why| why.ends_with(NOT_LOADED))
+    }
+
     /// Whether it says that it has what stands behind a capability: built in, loaded or on disk as far as options and
     /// modules tell. `None`: these facts do not tell.
     pub fn promises(&self, capability: &Capability, family: Family) -> Option<bool> {
@@ -150,7 +155,7 @@ impl Kernel {
         if !options.is_empty() && options.iter().all(|names| names.iter().any(built_in)) {
             return Some(true);
         }
-        if self.explain(capability, family).is_some_and(|why| !why.ends_with(NOT_LOADED)) {
+        if self.explain(capability, family).is_some() && !self.could_load(capability, family) {
             return Some(false);
         }
         (!modules.is_empty() && modules.iter().all(|names| names.iter().any(there))).then_some(true)
