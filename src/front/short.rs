@@ -30,12 +30,14 @@ pub fn pass_through(start: Start) -> Option<Infallible> {
     let default: [u8; DEFAULT_TABLE.len()] = raw::spelled(FILTER);
     let table = table(start)?.unwrap_or(&default);
     let prefix: [u8; NAME_PREFIX.len()] = raw::spelled(PREFIX);
-    let held = match ticket.word(front.family, table) {
-        Word::Backend => false,
-        Word::BackendUnlessHeld => glance::is_there(front.family, [&prefix, table]).ok()?,
-        Word::Unknown => true,
-    };
-    let program = ticket.program(front.family, front.tool).filter(|_| !held)?;
+    let word = ticket.word(front.family, table);
+    if word == Word::Unknown
+        || !ticket.holds()?
+        || word == Word::BackendUnlessHeld && glance::is_there(front.family, [&prefix, table]).ok()?
+    {
+        return None;
+    }
+    let program = ticket.program(front.family, front.tool)?;
     let argv0 = if base_name(called.to_bytes()) == front.name().as_bytes() { called } else { plain_name(front) };
     // What fails here fails again the long way, and is told there.
     start.become_program(program, argv0)

@@ -83,12 +83,15 @@ impl Word {
     }
 }
 
-/// A ticket that holds.
+/// A ticket of this caller's, made by this build.
 #[derive(Debug)]
 pub struct Ticket<'a> {
-    bytes: &'a [u8],
-    /// Where the words on tables begin, and behind them the programs.
-    words: usize,
+    /// How many files it rests upon.
+    files: u8,
+    /// Their marks and paths.
+    marks: &'a [u8],
+    /// The words on tables, and behind them the programs.
+    words: &'a [u8],
 }
 
 impl<'a> Ticket<'a> {
@@ -98,7 +101,7 @@ impl<'a> Ticket<'a> {
         [const { MaybeUninit::uninit() }; SPACE]
     }
 
-    /// This caller's, if all that it rests upon is as it was.
+    /// This caller's, if there is one.
     #[inline(always)]
     pub fn present(start: Start, space: &'a mut [MaybeUninit<u8>]) -> Option<Self> {
         if !start.is_plain_root() || start.variable(NESTED_VARIABLE).is_some() {
@@ -110,24 +113,41 @@ impl<'a> Ticket<'a> {
             _ => usual_number(sys_admin),
         };
         let (bytes, group) = raw::read_own(raw::text(&name_of(number))?, space)?;
-        let mut rest = Reader(bytes);
-        let valid = group == GROUP
+        if group == GROUP { Self::parse(bytes, sys_admin) } else { None }
+    }
+
+    #[inline(always)]
+    fn parse(bytes: &'a [u8], sys_admin: bool) -> Option<Self> {
+        let end = bytes.len().checked_sub(END.len())?;
+        let mut rest = Reader(bytes.get(..end)?);
+        let valid = bytes.get(end..)? == END
             && rest.take(MAGIC.len())? == MAGIC
             && rest.number()? == build()
             && rest.byte()? == u8::from(sys_admin);
         if !valid {
             return None;
         }
-        for _ in 0..rest.byte()? {
+        let files = rest.byte()?;
+        let marks = rest.0;
+        for _ in 0..files {
+            rest.take(MARK)?;
+            let len = rest.byte()?;
+            rest.take(usize::from(len))?;
+        }
+        Some(Self { files, marks, words: rest.0 })
+    }
+
+    /// Whether all that it rests upon is as it was.
+    #[inline(always)]
+    pub fn holds(&self) -> Option<bool> {
+        let mut rest = Reader(self.marks);
+        for _ in 0..self.files {
             let mark = rest.take(MARK)?;
-            let path = rest.string()?;
-            if !is_mark(mark, raw::numbers(path)) {
-                return None;
+            if !is_mark(mark, raw::numbers(rest.string()?)) {
+                return Some(false);
             }
         }
-        let words = bytes.len() - rest.0.len();
-        let programs_end = rest.0.len().checked_sub(END.len())?;
-        (rest.0.get(programs_end..)? == END).then_some(Self { bytes, words })
+        Some(true)
     }
 
     /// What is to become of `table`.
@@ -135,14 +155,14 @@ impl<'a> Ticket<'a> {
     pub fn word(&self, family: Family, table: &[u8]) -> Word {
         let of_family = if family == Family::V4 { 0 } else { TABLES.len() };
         let place = place_of(table);
-        let byte = place.and_then(|place| self.bytes.get(self.words + of_family + place));
+        let byte = place.and_then(|place| self.words.get(of_family + place));
         byte.map_or(Word::Unknown, |byte| Word::read(*byte))
     }
 
     /// The backend's program.
     #[inline(always)]
     pub fn program(&self, family: Family, tool: Tool) -> Option<&'a CStr> {
-        let mut rest = Reader(self.bytes.get(self.words + 2 * TABLES.len()..)?);
+        let mut rest = Reader(self.words.get(2 * TABLES.len()..)?);
         for _ in 0..slot(family, tool) {
             rest.string()?;
         }
@@ -344,12 +364,12 @@ mod tests {
         let mut snapshot = Snapshot { backend: Some(backend), nf_tables: true, ..Snapshot::default() };
         snapshot.set_ability(Family::V6, "nat", CarrierKind::Backend, Ability::Able);
         let bytes = render(&files, &snapshot, &config).expect("it is short");
-        let mut rest = Reader(&bytes[MAGIC.len() + 9..]);
-        for _ in 0..rest.byte().expect("a count") {
-            let mark = rest.take(MARK).expect("a mark");
-            assert!(is_mark(mark, raw::numbers(rest.string().expect("a path"))));
+        let ticket = Ticket::parse(&bytes, may_make_namespaces()).expect("a ticket");
+        assert_eq!(ticket.holds(), Some(true));
+        assert!(Ticket::parse(&bytes, !may_make_namespaces()).is_none(), "it is for another kind of caller");
+        for end in 0..bytes.len() {
+            assert!(Ticket::parse(&bytes[..end], may_make_namespaces()).is_none(), "cut at {end}");
         }
-        let ticket = Ticket { bytes: &bytes, words: bytes.len() - rest.0.len() };
         assert_eq!(ticket.word(Family::V6, b"nat"), Word::BackendUnlessHeld);
         assert_eq!(ticket.word(Family::V4, b"nat"), Word::Unknown);
         assert_eq!(ticket.word(Family::V6, b"arp"), Word::Unknown);
