@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::enable::{Scope, carry_out, need_root};
+use super::enable::{Scope, carry_out, turn};
 use super::{Outcome, flush};
 use crate::installation::groups::{Alternatives, Plan};
 use crate::installation::places::Places;
@@ -43,9 +43,7 @@ pub struct Args {
 /// # Errors
 /// No right to do it, a program that failed.
 pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    if !args.dry_run {
-        need_root("disable")?;
-    }
+    let _turn = if args.dry_run { None } else { turn("disable", out)? };
     let places = Places::find()?;
     let (of_system, of_docker) = (args.scope != Some(Scope::Docker), args.scope != Some(Scope::System));
     let alternatives = Alternatives::find();

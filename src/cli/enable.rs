@@ -8,6 +8,7 @@ use crate::installation::groups::{Alternatives, Plan};
 use crate::installation::places::Places;
 use crate::installation::record::{self, Record};
 use crate::installation::step::Step;
+use crate::sys::store::Store;
 use crate::takeover;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -57,9 +58,7 @@ pub enum Scope {
 /// # Errors
 /// No right to do it, nothing to do it with, something in the way.
 pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    if !args.dry_run {
-        need_root("enable")?;
-    }
+    let _turn = if args.dry_run { None } else { turn("enable", out)? };
     let places = Places::find()?;
     let mut plan = match args.scope {
         Scope::System => system(&places, args)?,
@@ -89,13 +88,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     Ok(if stands { Outcome::Well } else { Outcome::NotWell })
 }
 
+/// `enable` and `disable` act upon what they have found, so one waits for the other. Held until it is dropped; `None`
+/// where there is nowhere to wait (no writable `/run`).
+///
 /// # Errors
 /// The caller is not root.
-pub fn need_root(what: &str) -> anyhow::Result<()> {
+pub fn turn(what: &str, out: &mut dyn Write) -> anyhow::Result<Option<impl Sized + use<>>> {
     if !nix::unistd::geteuid().is_root() {
         bail!("that takes root: sudo xtshim {what}; with --dry-run it only says what it would do");
     }
-    Ok(())
+    let told = || {
+        let said = writeln!(out, "Waiting for another `xtshim enable' or `xtshim disable' to end.");
+        drop(said.and_then(|()| out.flush()));
+    };
+    Ok(Store::create().and_then(|store| store.lock(told)).ok())
 }
 
 fn system(places: &Places, args: &Args) -> anyhow::Result<Plan> {

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use nix::unistd::{Gid, UnlinkatFlags, fchown, getegid, geteuid, getgid, getuid, unlinkat};
@@ -51,6 +51,21 @@ impl Store {
         let private = |stat: &FileStat| is_ours(stat) && stat.st_mode & 0o077 == 0;
         fstat(&directory).and_then(|stat| private(&stat).then_some(()).ok_or(Errno::EPERM))?;
         Ok(Self { directory })
+    }
+
+    /// Takes the directory's own lock, waiting as long as another has it; `told` is called before that. It is let go when
+    /// what is given back is dropped, or its process ends (flock(2)).
+    ///
+    /// # Errors
+    /// What flock(2) says.
+    pub fn lock(self, told: impl FnOnce()) -> nix::Result<Flock<OwnedFd>> {
+        match Flock::lock(self.directory, FlockArg::LockExclusiveNonblock) {
+            Err((directory, Errno::EAGAIN)) => {
+                told();
+                Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error)
+            }
+            held => held.map_err(|(_, error)| error),
+        }
     }
 
     /// Whether what lies in it is gone when the machine is switched off.

@@ -315,6 +315,30 @@ def test_status_says_when_docker_is_to_be_restarted(machine, packages):
     assert "restart Docker" in there.must("xtshim", "disable")
 
 
+def test_enable_and_disable_at_once_take_turns(machine, packages):
+    there = machine()
+    must_install(there, packages.version("0.1.0"))
+    first = there.must("update-alternatives", "--query", "iptables")
+    there.must("xtshim", "disable")
+    # The first of them stands still in the middle of it, behind an update-alternatives that waits.
+    real = "/usr/bin/update-alternatives"
+    there.must("sh", "-c", f"""
+        mv {real} {real}.real
+        printf '#!/bin/sh\\n>/tmp/begun\\nwhile [ ! -e /tmp/go ]; do sleep 0.05; done\\nexec {real}.real "$@"\\n' >{real}
+        chmod +x {real}""")
+    said = there.must("sh", "-c", """
+        xtshim enable >/tmp/enable 2>&1 & enable=$!
+        while [ ! -e /tmp/begun ]; do sleep 0.05; done
+        xtshim disable >/tmp/disable 2>&1 & disable=$!
+        sleep 0.5; cat /tmp/disable; >/tmp/go; wait $enable && wait $disable; echo $?; cat /tmp/enable""")
+    there.must("mv", f"{real}.real", real)
+    assert "Waiting for another `xtshim enable' or `xtshim disable' to end.\n0\n" in said, said
+    assert "leads to xtshim" in said
+    assert there.read("/var/lib/xtshim/off")
+    there.must("xtshim", "enable")
+    assert there.must("update-alternatives", "--query", "iptables") == first
+
+
 def test_a_dry_run_changes_nothing(machine, packages):
     there = machine()
     must_install(there, packages.version("0.1.0"))
