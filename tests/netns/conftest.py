@@ -10,6 +10,7 @@ import pytest
 
 import harness
 import scene as scenes
+import upstream
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIANTS = ("legacy", "nft")
@@ -18,7 +19,10 @@ NAMES = (*VARIANTS, *(f"xtshim-{variant}" for variant in VARIANTS))
 
 def pytest_configure(config):
     if os.geteuid() == 0:
-        # Nothing here may touch the machine's own lock, cache, sockets or logs.
+        # Nothing here may touch the machine's own lock, cache, sockets or logs. What is fetched is fetched from outside, by
+        # the workers as well, which begin in here.
+        outside = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        os.environ.setdefault(upstream.OUTSIDE, f"/proc/{os.getpid()}/fd/{outside}")
         harness.unshare(harness.CLONE_NEWNS)
         harness.mount(None, "/", None, harness.MS_REC | harness.MS_PRIVATE)
         for place in ("/run", "/var/log"):

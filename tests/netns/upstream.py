@@ -14,14 +14,19 @@ CACHE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "ipt
 ARCHIVE = "iptables_*.orig.tar.?z*"
 
 
-def apt(options, *commands, cwd=None):
+# Names the mount namespace in which the name server is the machine's own.
+OUTSIDE = "XTSHIM_TESTS_OUTSIDE"
+
+
+def apt(options, *commands, cwd="/"):
     """What the last apt-get says; the first that fails is the last. A mirror that does not answer is asked again: several
     test processes come to it at once."""
     options = ["-q", "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30", "-o", "APT::Update::Error-Mode=any", *options]
+    enter = ["nsenter", f"--mount={os.environ[OUTSIDE]}"] if OUTSIDE in os.environ else []
     for pause in (5, 15, 0):
         for words in commands:
             try:
-                done = subprocess.run(["apt-get", *options, *words], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180)
+                done = subprocess.run([*enter, "sh", "-c", 'cd "$0" && exec apt-get "$@"', cwd, *options, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180)
             except subprocess.TimeoutExpired:
                 done = subprocess.CompletedProcess(words, 100, "", "it takes too long to come")
             if done.returncode:
