@@ -34,7 +34,12 @@ def pytest_configure(config):
             harness.mount(str(resolver), "/etc/resolv.conf", None, harness.MS_BIND)
 
 
+# Files with tests that take longest: they begin first, so that nobody waits for one that began last.
+LONG = ("test_suite", "test_upstream", "test_hosted", "test_corpus", "test_circumstances")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if os.geteuid() != 0:
         for item in items:
             item.add_marker(pytest.mark.skip(reason="needs root, for network namespaces"))
