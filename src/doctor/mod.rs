@@ -11,6 +11,7 @@ mod iptables;
 mod kernel;
 mod nftables;
 mod rootless;
+mod selinux;
 pub mod version;
 
 pub use facts::{Facts, Held, Line, Source, read_saved};
@@ -114,7 +115,16 @@ impl Diagnosis {
 pub fn examine(host: &host::Host) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
     let facts = Facts::gather(host, &mut diagnosis);
-    for check in [kernel::check, iptables::check, docker::check, bridged::check, rootless::check, nftables::check] {
+    let checks = [
+        kernel::check,
+        iptables::check,
+        docker::check,
+        bridged::check,
+        rootless::check,
+        nftables::check,
+        selinux::check,
+    ];
+    for check in checks {
         check(&facts, &mut diagnosis);
     }
     diagnosis.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -232,13 +242,14 @@ fn names() -> std::collections::BTreeMap<&'static str, usize> {
 mod tests {
     use super::*;
 
-    const SOURCES: [&str; 6] = [
+    const SOURCES: [&str; 7] = [
         include_str!("bridged.rs"),
         include_str!("docker.rs"),
         include_str!("iptables.rs"),
         include_str!("kernel.rs"),
         include_str!("nftables.rs"),
         include_str!("rootless.rs"),
+        include_str!("selinux.rs"),
     ];
 
     #[test]

@@ -146,6 +146,7 @@ CASES = [
     ("docker-raw-myth", {UNIT: "[Service]\nEnvironment=DOCKER_RAW_DISABLE=1\n"}, ["DOCKER_RAW_DISABLE=1"], {UNIT: None}, WARNINGS),
     ("docker-raw-myth", {DAEMON_JSON: '{"iptables-raw": false}'}, ['/etc/docker/daemon.json: "iptables-raw": false'], {DAEMON_JSON: "{}"}, WARNINGS),
     ("docker-raw-myth", process(812, "/usr/bin/dockerd", "--iptables-raw=false"), ["dockerd[812] runs with --iptables-raw=false"], process(812, "/usr/bin/dockerd"), WARNINGS),
+    ("selinux-denied", {"sys/fs/selinux/enforce": "1", "var/log/audit/audit.log": 'type=AVC msg=audit(1.5:7): avc:  denied  { create } for  pid=8 comm="iptables" scontext=system_u:system_r:iptables_t:s0 tclass=user_namespace permissive=0\ntype=SYSCALL msg=audit(1.5:7): arch=c000003e syscall=272 success=no exit=-13 comm="iptables" exe="/usr/sbin/xtshim"\n'}, ["{ create }", "tclass=user_namespace", "SELinux is enforcing"], {"var/log/audit/audit.log": 'type=AVC msg=audit(1.5:9): avc:  denied  { read } for  pid=9 comm="nginx" tclass=file permissive=0\n'}, WARNINGS),
     ("docker-iptables-off", {DAEMON_JSON: '{"iptables": false}'}, ['"iptables": false'], {DAEMON_JSON: "{}"}, WARNINGS),
     ("docker-firewall-backend-unknown", {DAEMON_JSON: '{"firewall-backend": "iptables"}'}, ['"firewall-backend"', "28.5.2"], {"captured/dockerd_--version": "Docker version 29.1.0, build x\n"}, ERRORS),
     ("docker-proxy-absent", {"usr/bin/dockerd": "", DAEMON_JSON: '{"userland-proxy": true}'}, ["/usr/bin/dockerd is there", "no docker-proxy in /usr/bin"], {"usr/bin/docker-proxy": ""}, WARNINGS),
