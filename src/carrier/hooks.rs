@@ -3,14 +3,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::table::Table;
+use super::table::{Chain, Table};
 use crate::error::Error;
 use crate::iptables::dialect::Dialect;
 use crate::iptables::ext::Place;
 use std::collections::HashMap;
 
 /// Extensions whose hooks nf_tables does not see to by itself.
-const CHOOSY: [&str; 8] = ["owner", "socket", "rpfilter", "realm", "devgroup", "policy", "CLASSIFY", "TPROXY"];
+const CHOOSY: [&str; 9] = ["mac", "owner", "socket", "rpfilter", "realm", "devgroup", "policy", "CLASSIFY", "TPROXY"];
 
 /// Whether it matters from where a rule of this text is reached.
 pub fn is_choosy(spec: &str) -> bool {
@@ -29,15 +29,17 @@ pub fn check(before: &Table, after: &Table, dialect: &Dialect) -> Result<(), Err
         return Ok(());
     }
     let (was, is) = (reach(before), reach(after));
+    let bridge = after.chains.iter().find_map(|chain| Some((chain, newly_jumps(chain)?)));
     for chain in after.chains.iter().filter(|chain| chain.base.is_none()) {
         let now = is.get(chain.name.as_str()).copied().unwrap_or(0);
         let earlier = chain.origin.as_ref().and_then(|(name, _)| was.get(name.as_str())).copied().unwrap_or(0);
-        for held in chain.rules.iter().filter(|held| is_choosy(&held.spec)) {
+        for (index, held) in chain.rules.iter().enumerate().filter(|(_, held)| is_choosy(&held.spec)) {
             let unchecked = if held.handles.is_empty() { now } else { now & !earlier };
             if unchecked == 0 {
                 continue;
             }
             let rule = held.rule(after.family, &after.name)?;
+            let (at, index) = bridge.filter(|_| !held.handles.is_empty()).unwrap_or((chain, index));
             for (bit, hook) in after.chains.iter().filter(|chain| chain.base.is_some()).enumerate() {
                 if unchecked & 1 << bit != 0 {
                     rule.validate_chain(&Place {
@@ -45,14 +47,31 @@ pub fn check(before: &Table, after: &Table, dialect: &Dialect) -> Result<(), Err
                         table: &after.name,
                         chain: &hook.name,
                         protocol: rule.protocol,
-                        operation: "APPEND",
+                        operation: if index + 1 < at.rules.len() { "INSERT" } else { "APPEND" },
                         dialect,
-                    })?;
+                    })
+                    .map_err(|error| told_of(error, &hook.name, &at.name))?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Index of the first rule that is new and jumps.
+fn newly_jumps(chain: &Chain) -> Option<usize> {
+    chain.rules.iter().position(|held| held.handles.is_empty() && held.jump.is_some())
+}
+
+/// iptables-nft names the chain that was to be changed.
+fn told_of(error: Error, hook: &str, chain: &str) -> Error {
+    match error {
+        Error::Resource(text) => match text.strip_suffix(hook) {
+            Some(start) => Error::Resource(format!("{start}{chain}")),
+            None => Error::Resource(text),
+        },
+        other => other,
+    }
 }
 
 /// From which built-in chains each chain is reached.
