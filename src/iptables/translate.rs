@@ -9,7 +9,8 @@ use super::rule::{Rule, Target};
 use crate::error::Refusal;
 use crate::family::Family;
 use crate::nft::circumstance::Circumstance;
-use crate::nft::expr::{Alternative, Assign, Base, Element, Expr, Field, Key, Match, Meta, Op, Value, Verdict};
+use crate::nft::expr::Verdict;
+use crate::nft::expr::{Alternative, Assign, Base, Element, Expr, Field, Key, Mark, Match, Meta, Op, SetField, Value};
 use crate::nft::key;
 
 /// Where a rule is to stand.
@@ -152,6 +153,9 @@ impl Rule {
         let in_turn = matches!(&self.target, Target::Extension(target) if target.acts_in_turn()) && actions.len() > 1;
         self.refuse_to_act_twice(&alternatives, &actions, in_turn)?;
         refuse_to_label_early(&alternatives, actions.len())?;
+        if matches!(self.target, Target::Jump(_)) {
+            refuse_to_call_twice(&alternatives, context.table)?;
+        }
         let mut parts = Vec::with_capacity(alternatives.len() * actions.len());
         for (index, alternative) in alternatives.iter().enumerate() {
             let (packets, bytes) = if index == 0 { self.counters } else { (0, 0) };
@@ -250,6 +254,28 @@ fn refuse_to_label_early(alternatives: &[Alternative], actions: usize) -> Result
     Ok(())
 }
 
+/// A chain that comes back may have written what tells the parts of the rule from each other.
+fn refuse_to_call_twice(alternatives: &[Alternative], table: &str) -> Result<(), Refusal> {
+    let common = |expr: &Expr| alternatives.iter().all(|alternative| alternative.contains(expr));
+    let found = alternatives.iter().flatten().find(|expr| match expr {
+        Expr::Match(found) => may_be_written(found.key, table) && !common(expr),
+        _ => false,
+    });
+    match found {
+        Some(_) => Err(Refusal::new("the jump", "would be made twice where its chain writes what the rule looks at")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a target that may stand in that table writes what a match looks at, labels excepted: a connection that has one
+/// keeps it, which no part of a rule that lacks it meets again.
+fn may_be_written(key: Key, table: &str) -> bool {
+    let marks = [Mark::Packet, Mark::Connection].map(|to| Assign::Mark { to, from: to, mask: 0, xor: 0, shift: None });
+    let fields = SetField::ALL.map(|field| Assign::Field { field, value: 0 });
+    let of_packet = fields.iter().chain([&Assign::StripTcpOption(0)]);
+    marks.iter().chain(of_packet.filter(|_| table == "mangle")).any(|write| write.changes(key))
+}
+
 /// Both conjunctions, in every combination.
 pub(super) fn product(left: &[Alternative], right: &[Alternative]) -> Vec<Alternative> {
     left.iter().flat_map(|head| right.iter().map(|tail| head.iter().chain(tail).cloned().collect())).collect()
@@ -293,6 +319,30 @@ mod tests {
         };
         let context = TranslateContext { family, table: "raw", chain: "PREROUTING" };
         rules[0].translate(&context).expect("it can be carried")
+    }
+
+    #[test]
+    fn no_chain_is_called_twice_for_one_packet() {
+        let carried = |table, rule: &str| {
+            let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+            let words: Vec<String> = format!("-A PREROUTING {rule}").split(' ').map(str::to_owned).collect();
+            let Ok(Command::Append { rules, .. }) = parse(Family::V4, &words, &dialect).map(|read| read.command) else {
+                panic!("{rule}");
+            };
+            rules[0].translate(&TranslateContext { family: Family::V4, table, chain: "PREROUTING" }).is_ok()
+        };
+        assert!(!carried("mangle", "-m tos ! --tos 0x10/0xff -j mine"));
+        assert!(!carried("raw", "-m rpfilter --validmark --invert -j mine"));
+        for (table, rule) in [
+            ("mangle", "-m tos ! --tos 0x10/0xff -g mine"),
+            ("mangle", "-m tos ! --tos 0x10/0xff"),
+            ("mangle", "-m tos --tos 0x10/0xff -j mine"),
+            ("filter", "-m tos ! --tos 0x10/0xff -j mine"),
+            ("mangle", "-m mark --mark 1 -p tcp -m multiport --ports 80 -j mine"),
+            ("mangle", "-m connlabel ! --label 3 -j mine"),
+        ] {
+            assert!(carried(table, rule), "{table} {rule}");
+        }
     }
 
     fn guards(family: Family, rule: &str) -> Vec<usize> {
