@@ -71,6 +71,8 @@ pub enum TableError {
     Loop,
     /// Anything the kernel answered EINVAL to.
     Invalid,
+    /// A rule that the kernel answers EINVAL to, which a file finds out when its table is committed.
+    Misplaced,
 }
 
 /// Why a rule cannot be carried.

@@ -8,7 +8,7 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::TranslateContext;
 use crate::nft::expr::{Alternative, Expr, Verdict};
-use crate::nft::{self, BaseChain, Batch, Position, text, userdata};
+use crate::nft::{self, BaseChain, Batch, Operation, Position, text, userdata};
 use std::collections::HashSet;
 
 /// Where a table is carried.
@@ -39,6 +39,17 @@ pub struct Change {
 /// What cannot be carried is refused, and so is what nft syntax has no words for, as some chain names and log prefixes:
 /// a ruleset that holds such a thing could not be saved and loaded again.
 pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
+    let change = written(place, before, after)?;
+    let renames =
+        |change: &Change| change.batch.changes().iter().any(|change| change.operation() == Operation::ChainRename);
+    // Until a transaction is over its other operations know a chain by its old name.
+    if change.batch.changes().len() > 1 && renames(&change) {
+        return written(place, before, &moved(after));
+    }
+    Ok(change)
+}
+
+fn written(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
     let after = &readopted(before, after);
     let mut writer = Writer { place: *place, batch: Batch::new(), overflow_used: false };
     if !after.exists && after.differs_from(before) {
@@ -66,6 +77,22 @@ fn readopted(before: &Table, after: &Table) -> Table {
         chain.origin = gone.and_then(|gone| gone.origin.clone());
     }
     adopted
+}
+
+/// `after`, with the rules of each chain that has another name now in a new chain, and jumps to there.
+fn moved(after: &Table) -> Table {
+    let mut moved = after.clone();
+    let has_moved = |chain: &Chain| chain.origin.as_ref().is_some_and(|(name, _)| *name != chain.name);
+    let names: HashSet<&str> = after.chains.iter().filter(|chain| has_moved(chain)).map(|chain| &*chain.name).collect();
+    for chain in &mut moved.chains {
+        let itself = names.contains(chain.name.as_str());
+        let leads_there = |held: &Held| held.jump.as_deref().is_some_and(|jump| names.contains(jump));
+        for held in chain.rules.iter_mut().filter(|held| itself || leads_there(held)) {
+            *held = Held { handles: Vec::new(), overflow: Vec::new(), recounted: false, ..held.clone() };
+        }
+        chain.origin = chain.origin.take().filter(|_| !itself);
+    }
+    moved
 }
 
 struct Writer<'a> {
@@ -282,6 +309,26 @@ mod tests {
             matches!(actions.as_slice(), [Action::DeleteRule { handle: 1, .. }, Action::AddRule { .. }]),
             "{actions:?}"
         );
+    }
+
+    #[test]
+    fn a_chain_that_is_renamed_and_more_moves() {
+        let jump = Held { jump: Some("old".to_owned()), ..rule("jump", &[2]) };
+        let before =
+            table(vec![chain("caller", Some(8), vec![jump]), chain("old", Some(7), vec![rule("-j DROP", &[1])])]);
+        let mut after = before.clone();
+        after.chains[1].name = "new".to_owned();
+        after.chains[0].rules[0].jump = Some("new".to_owned());
+        assert!(matches!(actions(&before, &after).as_slice(), [Action::RenameChain { .. }]));
+        after.chains[1].rules.push(rule("-j ACCEPT", &[]));
+        let actions = actions(&before, &after);
+        let told: Vec<String> = actions.iter().map(|action| format!("{action:?}")).collect();
+        assert!(!told.iter().any(|action| action.starts_with("RenameChain")), "{told:?}");
+        let made =
+            |chain: &str| told.iter().filter(|a| a.starts_with(&format!("AddRule {{ chain: \"{chain}\""))).count();
+        assert_eq!((made("new"), made("caller")), (2, 1), "{told:?}");
+        assert!(told.iter().any(|action| action == "DeleteChain { name: \"old\" }"), "{told:?}");
+        assert_eq!(told.iter().filter(|action| action.starts_with("DeleteRule")).count(), 2, "{told:?}");
     }
 
     #[test]

@@ -496,8 +496,10 @@ pub(super) fn lines(
         session.clear(section.verbose);
     }
     for (number, text) in &section.lines {
-        line(session, warnings, section, family, table, *number, text)
-            .map_err(|error| RestoreError { line: *number, error })?;
+        line(session, warnings, section, family, table, *number, text).map_err(|error| {
+            let late = matches!(error, Error::Table(TableError::Misplaced));
+            RestoreError { line: if late { section.commit } else { *number }, error }
+        })?;
     }
     match section.complete {
         true => Ok(()),

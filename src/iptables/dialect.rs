@@ -84,7 +84,7 @@ impl Dialect {
                 Variant::Legacy => "Invalid argument. Run `dmesg' for more information.",
             },
             TableError::Loop => "Too many levels of symbolic links.",
-            TableError::Invalid => "Invalid argument. Run `dmesg' for more information.",
+            TableError::Invalid | TableError::Misplaced => "Invalid argument. Run `dmesg' for more information.",
         }
     }
 }

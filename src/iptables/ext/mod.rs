@@ -223,7 +223,7 @@ impl Place<'_> {
     /// What the kernel's EINVAL becomes.
     pub fn invalid(&self) -> Error {
         match self.dialect.variant {
-            Variant::Legacy => TableError::Invalid.into(),
+            Variant::Legacy => TableError::Misplaced.into(),
             Variant::Nft => Error::Resource(format!(
                 " RULE_{} failed (Invalid argument): rule in chain {}",
                 self.operation, self.chain
