@@ -19,19 +19,20 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::mark::Mark;
+use crate::sys::privilege;
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the configuration is, unless [`CONFIG_VARIABLE`] names another file.
 pub const CONFIG_PATH: &str = "/etc/xtshim/xtshim.toml";
 
-/// Environment variable that names another configuration file. Ignored where real and effective ids differ.
+/// Environment variable that names another configuration file. Ignored where this program has rights that its caller has not.
 pub const CONFIG_VARIABLE: &str = "XTSHIM_CONFIG";
 
 /// A configuration larger than this, in bytes, is not one.
@@ -244,13 +245,20 @@ pub fn load_from(path: &Path) -> (Config, Option<ConfigError>) {
 pub fn path() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     match named {
-        Some(name) if getuid() == geteuid() && getgid() == getegid() => PathBuf::from(name),
+        Some(name) if getuid() == geteuid() && getgid() == getegid() && !privilege::is_elevated() => {
+            PathBuf::from(name)
+        }
         _ => PathBuf::from(CONFIG_PATH),
     }
 }
 
+/// Without waiting where somebody has put a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)
+}
+
 fn read(path: &Path) -> io::Result<Option<(Mark, String)>> {
-    let mut file = match File::open(path) {
+    let mut file = match privilege::if_denied(|| open(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -264,7 +272,7 @@ fn read(path: &Path) -> io::Result<Option<(Mark, String)>> {
         return Err(io::Error::other("not read, because others than its owner root may write to it"));
     }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    file.by_ref().take(SIZE_LIMIT).read_to_string(&mut text)?;
     Ok(Some((Mark::of(&meta), text)))
 }
 

@@ -8,6 +8,7 @@
 
 use crate::config::JournalConfig;
 use crate::family::Family;
+use crate::sys::privilege;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -279,7 +280,9 @@ fn append(path: &Path, record: &Record) -> io::Result<()> {
 /// Opens without following a link, and without waiting where someone has put a FIFO.
 fn open(path: &Path) -> io::Result<File> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(flags);
+    privilege::if_denied(|| options.open(path))
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use super::context::{Context, may_administer};
 use super::host;
 use super::planning::{Course, Guarded};
+use super::rescue::trip;
 use super::{alone, lacking};
 use crate::carrier::hosted;
 use crate::carrier::nft::only_looks;
@@ -13,6 +14,7 @@ use crate::iptables::{self, Command, Invocation};
 
 /// Answers one command.
 pub fn answer(context: &Context) -> ExitCode {
+    trip("answer");
     if !context.has_backend() {
         return match context.snapshot.doubtful {
             true => context.fail(&Error::Resource("the iptables that is installed could not be asked".to_owned())),
@@ -161,6 +163,7 @@ fn carry(context: &Context, table: &str, by: CarrierKind, why: &str) -> ExitCode
         }
     }
     context.warn(&invocation.warnings);
+    trip("carry");
     let mut out = String::new();
     match context.carrier_of(table, by).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
         Ok(applied) => {
@@ -192,6 +195,7 @@ fn lacking_of(context: &Context, by: CarrierKind, command: &Command) -> Option<S
 }
 
 fn read(context: &Context) -> Result<Invocation, Error> {
+    trip("read");
     let args = context.words().ok_or_else(|| Refusal::new("an argument", "is not valid UTF-8"))?;
     iptables::parse(context.front.family, &args, &context.dialect())
 }

@@ -9,17 +9,22 @@ use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
 use crate::nft::Connection;
 use crate::plan;
-use crate::probe::{self, Backend, Snapshot, Tool};
-use crate::sys::exec;
+use crate::probe::{Backend, Snapshot, Standing, Tool};
 use crate::sys::lock::{LockFile, XtablesLock};
+use crate::sys::{exec, privilege};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// What we call ourselves where no iptables is installed that we could take the version of.
 const FALLBACK_VERSION: (u16, u16, u16) = (1, 8, 13);
+
+/// How long the backend is waited for where only its words are wanted.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One call of a front.
 pub struct Context {
@@ -33,6 +38,8 @@ pub struct Context {
     pub config: Config,
     /// What this machine can do.
     pub snapshot: Snapshot,
+    /// What was read of the standard input, which nobody can read again.
+    pub(super) input: RefCell<Option<Rc<Vec<u8>>>>,
     /// Open since the plan asked the kernel something.
     pub(super) connection: RefCell<Option<Connection>>,
     /// Keeps others from taking a table over while the backend is given something to do with it.
@@ -40,12 +47,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// Reads the configuration and the capabilities.
-    pub fn new(front: Front, called: &str, args: Vec<OsString>) -> Self {
+    /// With the configuration and the capabilities.
+    pub fn new(front: Front, called: &str, args: Vec<OsString>, standing: Standing) -> Self {
         let argv0 = front.argv0(called).to_owned();
-        let probe::Standing { config, error, snapshot } = probe::standing();
-        let context =
-            Self { front, argv0, args, config, snapshot, connection: RefCell::default(), guard: RefCell::default() };
+        let Standing { config, error, snapshot } = standing;
+        let context = Self {
+            front,
+            argv0,
+            args,
+            config,
+            snapshot,
+            input: RefCell::default(),
+            connection: RefCell::default(),
+            guard: RefCell::default(),
+        };
         if let Some(error) = error {
             context.tell("", &[], "the defaults are used", Err(error.to_string()));
         }
@@ -171,8 +186,6 @@ impl Context {
             return error;
         }
         match self.rehearse(input) {
-            // What the command's own namespace holds is not there in that one.
-            Some(output) if matches!(error, Error::Refused(_)) && speaks_of_what_is_held(&output.stderr) => error,
             // Exit code 1 speaks of chains and rules that are not there: in that namespace none are.
             Some(output) if !matches!(exit_code(&output), 0 | 1) => Error::Verbatim {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -187,7 +200,8 @@ impl Context {
         let (program, name) = self.backend_program(self.front.tool)?;
         let mut command: Command = exec::command(program, name, &self.args);
         exec::isolate_network(&mut command);
-        exec::capture(command, input).ok()
+        let deadline = Some(Instant::now() + PATIENCE);
+        privilege::in_full(|| exec::capture_within(command, input, deadline)).ok()
     }
 
     /// Prints `error` as the backend would, and gives its exit code.
@@ -263,12 +277,5 @@ pub fn exit_code(output: &Output) -> i32 {
 
 /// Whether the caller may change netfilter at all.
 pub fn may_administer() -> bool {
-    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap_or(false)
-}
-
-/// Whether iptables complains of a chain or an ipset that is not there.
-fn speaks_of_what_is_held(stderr: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(stderr);
-    let said = text.split_once("): ").map_or(&*text, |(_, said)| said);
-    ["Couldn't load target `", "Chain '", "goto '", "Set "].iter().any(|start| said.starts_with(start))
+    privilege::holds(caps::Capability::CAP_NET_ADMIN)
 }

@@ -11,14 +11,15 @@ mod host;
 mod lacking;
 mod options;
 mod planning;
+mod rescue;
 mod restore;
 mod save;
 mod short;
 
 use crate::exit::ExitCode;
 use crate::family::Family;
-use crate::probe::Tool;
-use crate::sys::exec;
+use crate::probe::{self, Tool};
+use crate::sys::{exec, privilege};
 use context::Context;
 pub use short::pass_through;
 use std::ffi::OsString;
@@ -92,7 +93,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some((name, rest)) if name.to_str().is_some_and(|name| Front::by_name(name).is_some()) => {
             run(name.to_str().unwrap_or_default(), rest.to_vec())
         }
-        _ => crate::cli::main(args),
+        // What has failed is said by then.
+        _ => rescue::guarded(|| crate::cli::main(args)).unwrap_or(ExitCode::FAILURE),
     }
 }
 
@@ -115,23 +117,33 @@ fn serve(front: Front, called: &str, args: Vec<OsString>) -> ExitCode {
         return ExitCode::from(SETUID_REFUSED);
     }
     // Somebody who looks for the real iptables wants to hear nothing of us.
-    if std::env::var_os(crate::probe::NESTED_VARIABLE).is_some() {
+    if std::env::var_os(probe::NESTED_VARIABLE).is_some() {
         return ExitCode::FAILURE;
     }
-    exec::restore_sigpipe();
-    std::panic::set_hook(Box::new(|_| {}));
+    rescue::hush();
+    privilege::lower();
     exec::restore_sigchld();
-    let context = Context::new(front, called, args);
-    let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match front.tool {
+    exec::outlive_sigxfsz();
+    let standing = rescue::guarded(|| {
+        rescue::trip("standing");
+        probe::standing()
+    });
+    let whole = standing.is_some();
+    let standing = standing.or_else(|| rescue::guarded(probe::standing_at_least));
+    // Not before: what is tried may stop reading what it is fed.
+    exec::restore_sigpipe();
+    let Some(context) = standing.map(|standing| Context::new(front, called, args, standing)) else {
+        return rescue::refuse(front);
+    };
+    if !whole {
+        return rescue::answer(&context);
+    }
+    let answered = rescue::guarded(|| match front.tool {
         Tool::Command => command::answer(&context),
         Tool::Save => save::answer(&context),
         Tool::Restore => restore::answer(&context),
-    }));
-    answered.unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        context.tell("", &[], "internal error", Err(message.unwrap_or_default().to_owned()));
-        ExitCode::from(RESOURCE_PROBLEM)
-    })
+    });
+    answered.unwrap_or_else(|| rescue::answer(&context))
 }
 
 #[cfg(test)]

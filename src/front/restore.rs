@@ -5,6 +5,7 @@ use super::context::{Context, may_administer};
 use super::host;
 use super::options::Options;
 use super::planning::Course;
+use super::rescue::trip;
 use super::{alone, lacking};
 use crate::carrier::hosted::Hosting;
 use crate::carrier::{Carrier, RestoreError, Section};
@@ -14,9 +15,11 @@ use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::restore::{pieces, seen};
 use crate::probe::Tool;
+use crate::sys::privilege;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Read;
+use std::rc::Rc;
 
 /// Answers.
 pub fn answer(context: &Context) -> ExitCode {
@@ -35,7 +38,14 @@ pub fn answer(context: &Context) -> ExitCode {
             context.pass_through()
         }
         Ok(candidates) => match input(&options) {
-            Ok(text) => apply(context, &options, &candidates, &text),
+            Ok(text) => {
+                let text = Rc::new(text);
+                if options.file.is_none() {
+                    *context.input.borrow_mut() = Some(Rc::clone(&text));
+                }
+                trip("restore");
+                apply(context, &options, &candidates, &text)
+            }
             Err(error) => context.fail(&error),
         },
         Err(error) => context.fail(&error),
@@ -204,7 +214,10 @@ fn apply(context: &Context, options: &Options, candidates: &[Candidate], text: &
 fn input(options: &Options) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let read = match &options.file {
-        Some(path) => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+        Some(path) => {
+            let opened = privilege::if_denied(|| std::fs::File::open(path));
+            opened.and_then(|mut file| file.read_to_end(&mut bytes))
+        }
         None => std::io::stdin().lock().read_to_end(&mut bytes),
     };
     match read {

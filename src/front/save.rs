@@ -6,6 +6,7 @@ use super::context::{Context, exit_code, may_administer};
 use super::host;
 use super::options::Options;
 use super::planning::Course;
+use super::rescue::trip;
 use crate::carrier::Carrier;
 use crate::carrier::hosted::TABLE;
 use crate::config::CarrierKind;
@@ -13,6 +14,7 @@ use crate::error::{Error, reason};
 use crate::exit::ExitCode;
 use crate::iptables::dialect::Variant;
 use crate::probe::Tool;
+use crate::sys::privilege;
 use crate::sys::time::local_timestamp;
 use std::ffi::OsString;
 use std::fs::File;
@@ -30,6 +32,7 @@ pub fn answer(context: &Context) -> ExitCode {
         return context.pass_through();
     }
     let whole = || context.hosting().is_none() && context.held_tables().is_ok_and(|tables| tables.is_empty());
+    trip("save");
     let options = match alone::heed(context, Options::read(Tool::Save, &context.args), whole) {
         Ok(options) => options,
         Err(answer) => return answer,
@@ -210,7 +213,8 @@ fn deliver(context: &Context, options: &Options, text: &[u8]) -> ExitCode {
             Err(_) => ExitCode::from(RESOURCE_PROBLEM),
         };
     };
-    match File::create(path).and_then(|mut file| file.write_all(text)) {
+    let created = privilege::with_callers_mask(|| privilege::if_denied(|| File::create(path)));
+    match created.and_then(|mut file| file.write_all(text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => context
             .fail(&Error::Verbatim { stderr: format!("Failed to open file, error: {}\n", reason(&error)), code: 1 }),

@@ -232,7 +232,7 @@ fn put_backend(text: &mut String, backend: &Backend) -> Option<()> {
     Some(())
 }
 
-fn parse(text: &str) -> Option<(Snapshot, Option<Config>)> {
+pub(super) fn parse(text: &str) -> Option<(Snapshot, Option<Config>)> {
     let mut snapshot = Snapshot::default();
     let mut config = None;
     let mut lines = text.lines();

@@ -23,6 +23,7 @@ use crate::config::{self, CarrierKind, Config, ConfigError};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Need};
+use crate::sys::privilege;
 use choice::Choice;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -208,6 +209,12 @@ fn untried(table: &str, carrier: CarrierKind) -> Ability {
     }
 }
 
+/// For tests alone: whether a text is what is kept of a snapshot.
+#[doc(hidden)]
+pub fn read_kept(text: &str) -> bool {
+    cache::parse(text).is_some()
+}
+
 /// How things stand for a front.
 #[derive(Debug)]
 pub struct Standing {
@@ -234,8 +241,18 @@ pub fn standing() -> Standing {
     match seat.as_ref().and_then(cache::load_snapshot) {
         Some((snapshot, Some(config))) => Standing { config, error: None, snapshot },
         Some((snapshot, None)) => read(&|_| snapshot.clone()),
-        None => read(&|config| probe(config, seat.as_ref()).0),
+        None => read(&|config| privilege::in_full(|| probe(config, seat.as_ref()).0)),
     }
+}
+
+/// The same where that cannot be had, because something in here is wrong: the backend that a person has chosen, or the only
+/// one, and of nothing it is known whether it can do it.
+pub fn standing_at_least() -> Standing {
+    let (config, error) = config::load();
+    let found = backends::find(&config).backends;
+    let choice = choice::beforehand(&config, &found);
+    let backend = choice.and_then(|choice| found.into_iter().find(|backend| backend.variant == choice.variant));
+    Standing { snapshot: Snapshot { backend, nf_tables: true, ..Snapshot::default() }, config, error }
 }
 
 /// The same, and all else that was found out; with `refresh` by trying again. Never fails.
@@ -286,7 +303,7 @@ fn probe(config: &Config, seat: Option<&cache::Seat>) -> (Snapshot, Report) {
 /// With this right it should have been tried for real: that it was not may be different the next time.
 #[inline]
 fn may_make_namespaces() -> bool {
-    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false)
+    privilege::holds(caps::Capability::CAP_SYS_ADMIN)
 }
 
 /// What trying gave.
@@ -314,9 +331,12 @@ fn try_all(config: &Config, found: &[Backend], kernel: &Kernel) -> Tests {
         _ => trial::run(backend, kernel).ok(),
     };
     let (tried, nf_tables) = std::thread::scope(|scope| {
-        let threads: Vec<_> = found.iter().map(|backend| scope.spawn(|| attempt(backend))).collect();
+        let attempt = &attempt;
+        let start = |backend| std::thread::Builder::new().spawn_scoped(scope, move || attempt(backend));
+        let threads: Vec<_> = found.iter().map(start).collect();
         let nf_tables = nftables::run(kernel);
-        let tried: Vec<_> = threads.into_iter().map(|thread| thread.join().ok().flatten()).collect();
+        let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().ok().flatten();
+        let tried: Vec<_> = threads.into_iter().map(|thread| thread.ok().and_then(ended)).collect();
         (tried, nf_tables)
     });
     let for_real = tried.iter().all(Option::is_some);

@@ -1,8 +1,12 @@
 //! Starting other programs: replacing ourselves by the real iptables, or asking it something.
 
+use super::privilege;
+use super::talk::{Limits, talk};
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
+use nix::sys::stat::umask;
 use nix::unistd::dup2_stdin;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -12,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 /// Variables that a backend may see. The rest could make it run somebody else's code (`LD_*`, `XTABLES_LIBDIR`).
 pub(super) const KEPT: [&str; 2] = ["TZ", LOCK_VARIABLE];
@@ -37,6 +42,22 @@ pub fn restore_sigpipe() {
 pub fn restore_sigchld() {
     // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Makes a write beyond the limit on a file's size (setrlimit(2), RLIMIT_FSIZE) an error instead of the end: what is kept
+/// for the next call must not cost this one. A handler does not outlive execve(2), so nothing changes for a program that
+/// is started.
+pub fn outlive_sigxfsz() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing, and what was there before is none of ours.
+    let before = unsafe { sigaction(Signal::SIGXFSZ, &action) };
+    if let Ok(ignored) = before
+        && matches!(ignored.handler(), SigHandler::SigIgn)
+    {
+        // SAFETY: that installs no handler.
+        let _ = unsafe { sigaction(Signal::SIGXFSZ, &ignored) };
+    }
 }
 
 /// Replaces this process by `program`: same pid, descriptors, standard streams and signals.
@@ -70,6 +91,9 @@ fn replace_with(program: &Path, argv0: &str, args: &[OsString], lock_file: Optio
         pair.push(value);
         environment.push(c_string(&pair)?);
     }
+    if let Some(mask) = privilege::callers_mask() {
+        umask(mask);
+    }
     Ok(nix::unistd::execve(&path, &argv, &environment)?)
 }
 
@@ -92,40 +116,47 @@ fn kept_environment() -> impl Iterator<Item = (&'static str, OsString)> {
     KEPT.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
 }
 
-/// `program` with a clean environment and the given `argv[0]`; SIGPIPE at its default.
+/// `program` with a clean environment and the given `argv[0]`; SIGPIPE at its default, and the caller's umask.
 pub fn command(program: &Path, argv0: &str, args: &[OsString]) -> Command {
     let mut command = Command::new(program);
     command.arg0(argv0).args(args).env_clear().env("PATH", PATH).envs(kept_environment());
-    let prepare = || {
+    let mask = privilege::callers_mask();
+    let prepare = move || {
         restore_sigpipe();
+        if let Some(mask) = mask {
+            umask(mask);
+        }
         Ok(())
     };
-    // SAFETY: the closure makes one async-signal-safe system call between fork and exec.
+    // SAFETY: the closure makes two async-signal-safe system calls between fork and exec.
     unsafe { command.pre_exec(prepare) };
     command
 }
 
 /// Runs `program` with `input` on its standard input, and gives what it said.
-pub fn capture(mut command: Command, input: &[u8]) -> io::Result<Output> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    converse(command, input)
+pub fn capture(command: Command, input: &[u8]) -> io::Result<Output> {
+    capture_within(command, input, None)
+}
+
+/// The same, for no longer than that.
+///
+/// # Errors
+/// `TimedOut` besides: the program has been killed then.
+pub fn capture_within(mut command: Command, input: &[u8], deadline: Option<Instant>) -> io::Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    feed(command, input, Limits { deadline, ..Limits::default() })
 }
 
 /// Feeds `input` to `command`, whose other streams stay as they were set. From here on SIGPIPE is ignored: a child that
 /// stops reading early must not end this process before it has taken the child's exit code.
-pub fn converse(mut command: Command, input: &[u8]) -> io::Result<Output> {
+pub fn converse(command: Command, input: &[u8]) -> io::Result<Output> {
+    feed(command, input, Limits::default())
+}
+
+fn feed(command: Command, input: &[u8], limits: Limits) -> io::Result<Output> {
     // SAFETY: SIG_IGN installs no handler, so no code of ours can run in signal context.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
-    command.stdin(Stdio::piped());
-    let mut child = command.spawn()?;
-    let pipe = child.stdin.take();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // A child that stops reading early says why on its own; EPIPE here adds nothing.
-            let _ = pipe.map(|mut pipe| pipe.write_all(input));
-        });
-        child.wait_with_output()
-    })
+    talk(command, input, limits)
 }
 
 /// Makes `command` start in a network namespace of its own, where nothing it does can touch this one.

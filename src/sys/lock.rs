@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::exec::LOCK_VARIABLE;
+use super::privilege;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -47,8 +48,9 @@ impl XtablesLock {
     /// # Errors
     /// EAGAIN when the time is up; what open(2) says.
     pub fn take(patience: Option<Duration>) -> io::Result<Self> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(Self::path())?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = privilege::if_denied(|| options.open(Self::path()))?;
         let begun = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -102,8 +102,10 @@ impl AsFd for Namespace {
 }
 
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.map_err(|_| io::Error::other("a thread ended early"))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::other("a thread ended early"))
+    })
 }
 
 #[cfg(test)]

@@ -6,18 +6,16 @@
 
 #![forbid(unsafe_code)]
 
-use super::exec;
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use super::talk::{Limits, talk};
+use super::{exec, privilege};
 use nix::mount::{MsFlags, mount};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// More than this from one stream, in bytes, is cut off.
@@ -67,16 +65,21 @@ pub fn enter<T: Send>(limit: Duration, work: impl FnOnce(&Room) -> T + Send) -> 
 /// # Errors
 /// EPERM or EACCES without the right to enter it (setns(2)).
 pub fn visit<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let namespace = File::open(path)?;
     on_thread(|| {
+        let namespace = File::open(path)?;
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
         Ok(work())
     })
 }
 
+/// A thread's capabilities are its own: this one has all that the process was started with.
 fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let privileged = || {
+        privilege::raise();
+        work()
+    };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        let thread = std::thread::Builder::new().spawn_scoped(scope, privileged)?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the trial ended before its time")))
     })
 }
@@ -116,79 +119,11 @@ impl Room {
 /// # Errors
 /// `TimedOut` if it had to be killed; what starting it said.
 pub fn run_until(mut command: Command, input: &str, deadline: Instant) -> io::Result<Answer> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let heard = listen(&mut child, input, deadline);
-    if heard.is_err() {
-        // Already gone, or about to be; wait(2) takes it away in either case.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    let (stdout, stderr) = heard?;
-    Ok(Answer { status, stdout, stderr })
-}
-
-fn listen(child: &mut Child, input: &str, deadline: Instant) -> io::Result<(String, String)> {
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read says why by its exit code. What is fed fits into a pipe.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let mut streams = [Stream::new(stdout.into())?, Stream::new(stderr.into())?];
-    while streams.iter().any(|stream| stream.open) {
-        wait(&streams, deadline)?;
-        for stream in streams.iter_mut().filter(|stream| stream.open) {
-            stream.read()?;
-        }
-    }
-    let [stdout, stderr] = streams.map(|stream| String::from_utf8_lossy(&stream.heard).into_owned());
-    Ok((stdout, stderr))
-}
-
-fn wait(streams: &[Stream; 2], deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    let open = streams.iter().filter(|stream| stream.open);
-    let mut polled: Vec<PollFd> = open.map(|stream| PollFd::new(stream.pipe.as_fd(), PollFlags::POLLIN)).collect();
-    match poll(&mut polled, timeout) {
-        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Our end of one of a child's streams.
-struct Stream {
-    pipe: File,
-    heard: Vec<u8>,
-    open: bool,
-}
-
-impl Stream {
-    fn new(pipe: OwnedFd) -> io::Result<Self> {
-        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { pipe: File::from(pipe), heard: Vec::new(), open: true })
-    }
-
-    /// Takes what is there.
-    fn read(&mut self) -> io::Result<()> {
-        let mut chunk = [0; 4096];
-        loop {
-            match self.pipe.read(&mut chunk) {
-                Ok(0) => {
-                    self.open = false;
-                    return Ok(());
-                }
-                Ok(size) if self.heard.len() < OUTPUT_LIMIT => self.heard.extend_from_slice(&chunk[..size]),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let limits = Limits { deadline: Some(deadline), output: Some(OUTPUT_LIMIT) };
+    let Output { status, stdout, stderr } = talk(command, input.as_bytes(), limits)?;
+    let text = |heard: &[u8]| String::from_utf8_lossy(heard).into_owned();
+    Ok(Answer { status, stdout: text(&stdout), stderr: text(&stderr) })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::privilege;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
@@ -147,7 +148,7 @@ fn first(attempt: impl Fn(OwnedFd) -> nix::Result<Store>) -> nix::Result<Store> 
 
 fn runtime_directories() -> impl Iterator<Item = PathBuf> {
     let root = geteuid().is_root().then(|| PathBuf::from("/run"));
-    let same = getuid() == geteuid() && getgid() == getegid();
+    let same = getuid() == geteuid() && getgid() == getegid() && !privilege::is_elevated();
     let user = same.then(|| std::env::var_os("XDG_RUNTIME_DIR")).flatten().map(PathBuf::from);
     root.into_iter().chain(user.filter(|path| path.is_absolute()))
 }
