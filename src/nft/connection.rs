@@ -496,6 +496,32 @@ fn read_table(family: Family, message: Message<'_>) -> Option<TableInfo> {
     })
 }
 
+/// What all of a datagram's messages say, each taken for an answer to every question: the rules among it.
+pub(super) fn read_all(bytes: &[u8]) -> Vec<RuleInfo> {
+    let mut rules = Vec::new();
+    for message in Messages(bytes) {
+        let _ = (message.error(), done_error(message));
+        for family in Family::ALL {
+            let table = read_table(family, message).map(|table| table.name).unwrap_or_default();
+            let _ = (read_chain(family, &table, message), read_elements(family, message));
+        }
+        let attributes = message.attributes();
+        let handle = attributes.u64(rule::HANDLE).unwrap_or_default();
+        let (userdata, expressions) = (bytes_of(attributes, rule::USERDATA), read_expressions(attributes));
+        // What is sent has no handle, what is listed has.
+        rules.push(read_rule(attributes).unwrap_or(RuleInfo {
+            chain: String::new(),
+            handle,
+            userdata,
+            packets: 0,
+            bytes: 0,
+            verdict: None,
+            expressions,
+        }));
+    }
+    rules
+}
+
 fn read_chain(family: Family, table: &str, message: Message<'_>) -> Option<ChainInfo> {
     let attributes = message.attributes();
     is_of(family, message, msg::NEWCHAIN).then_some(())?;

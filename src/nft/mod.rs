@@ -11,6 +11,8 @@ pub mod divert;
 pub mod expr;
 pub mod exthdr;
 pub mod glance;
+#[doc(hidden)]
+pub mod hostile;
 pub mod json;
 pub mod key;
 mod lower;
