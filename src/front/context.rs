@@ -186,6 +186,8 @@ impl Context {
             return error;
         }
         match self.rehearse(input) {
+            // What the command's own namespace holds is not there in that one.
+            Some(output) if matches!(error, Error::Refused(_)) && speaks_of_what_is_held(&output.stderr) => error,
             // Exit code 1 speaks of chains and rules that are not there: in that namespace none are.
             Some(output) if !matches!(exit_code(&output), 0 | 1) => Error::Verbatim {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -278,4 +280,11 @@ pub fn exit_code(output: &Output) -> i32 {
 /// Whether the caller may change netfilter at all.
 pub fn may_administer() -> bool {
     privilege::holds(caps::Capability::CAP_NET_ADMIN)
+}
+
+/// Whether iptables complains of a chain or an ipset that is not there.
+fn speaks_of_what_is_held(stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    let said = text.split_once("): ").map_or(&*text, |(_, said)| said);
+    ["Couldn't load target `", "Chain '", "goto '", "Set "].iter().any(|start| said.starts_with(start))
 }

@@ -87,6 +87,12 @@ pub enum SetField {
     Ip6HopLimit,
 }
 
+impl SetField {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Ip4Dscp, Self::Ip4Ecn, Self::Ip6Dscp, Self::Ip6Ecn, Self::Ip4Ttl, Self::Ip6HopLimit];
+}
+
 /// How a field is written: whole units that the checksum is made of (RFC 1071) are read, changed and written.
 struct Place {
     header: &'static str,

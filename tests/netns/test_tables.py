@@ -29,6 +29,30 @@ def test_chains_meet_their_packets(scene, family, table, chain):
 
 
 @pytest.mark.parametrize("family", FRONT)
+def test_a_chain_is_called_once(scene, family):
+    """A rule that takes several of nf_tables', which tell packets from each other by what the chain writes, is refused
+    rather than followed twice."""
+    front, to = FRONT[family], ACROSS[family]
+    for line in ("-N mine", "-A mine -j TOS --set-tos 0x11/0xff", "-A mine -j MARK --xor-mark 7"):
+        scene.run(f"{front} -t mangle {line}", 0)
+    (original, there), (ours, here) = scene.both.places
+    words = [front, "-t", "mangle", "-A", "FORWARD", "-m", "tos", "!", "--tos", "0x10/0xff", "-j", "mine"]
+    assert scene.both.call(original, there, words).rc == 0
+    answer = scene.both.call(ours, here, words)
+    assert answer.rc != 0 and b"would be made twice" in answer.err
+    assert [seen.mark for seen in scene.hosts[0].send(p.udp(**to), "left", 0)] == [7]
+    assert b"FORWARD -m" not in scene.both.call(ours, here, [front, "-t", "mangle", "-S"]).out
+    scene.run([front, "-t", "mangle", "-F", "FORWARD"], 0)
+    scene.run([front, "-t", "mangle", "-Z"], 0)
+    # Where it is one rule, or the chain does not come back, it is carried.
+    for rule in ("-m tos --tos 0/0xff -j mine", "-m tos ! --tos 0x10/0xff -g mine", "-p udp -m multiport --ports 1000,2000 -j mine"):
+        scene.run(f"{front} -t mangle -A FORWARD {rule}", 0)
+        assert [seen.mark for seen in scene.send(p.udp(**to))] == [7]
+        scene.run(f"{front} -t mangle -vS", 0)
+        scene.run(f"{front} -t mangle -F FORWARD", 0)
+
+
+@pytest.mark.parametrize("family", FRONT)
 def test_mark(scene, family):
     to = ACROSS[family]
     scene.run(f"{FRONT[family]} -t mangle -A FORWARD -p udp -j MARK --set-mark 7", 0)
