@@ -2,6 +2,9 @@
 //!
 //! nf_tables can tell whether there is an IPsec state, and ask one at a known place for its reqid or SPI; there are at
 //! most six. It cannot tell how many there are, nor their protocol and mode.
+//!
+//! iptables hands xt_policy the SPI in the machine's own byte order, and xt_policy holds it against the one of the packet,
+//! which is in the network's: where the two differ, `--spi 0x100` means the SPI 0x10000. So it does here.
 
 #![forbid(unsafe_code)]
 
@@ -85,9 +88,8 @@ impl Policy {
 
     fn state(&self, of: Transform, Is { value, inverted }: Is) -> Vec<Alternative> {
         let test = |nth, inverted| {
-            let value = if of == Transform::Spi { value.to_be_bytes() } else { value.to_ne_bytes() };
             let key = Circumstance::Transform { out: self.out == Some(true), nth, of };
-            matching(Key::Circumstance(key), inverted, Value::Bytes(value.to_vec()))
+            matching(Key::Circumstance(key), inverted, Value::Bytes(value.to_ne_bytes().to_vec()))
         };
         // The first of the states that is such a one: those before it are not.
         let first = |found: u8| (0..found).map(|nth| test(nth, !inverted)).chain([test(found, inverted)]).collect();
