@@ -8,6 +8,7 @@
 
 use crate::config::JournalConfig;
 use crate::family::Family;
+use crate::nft::text::Told;
 use crate::sys::privilege;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
@@ -56,8 +57,8 @@ pub struct Rewrite<'a> {
     pub table: &'a str,
     /// What holds the table's rules (`nft`, `mangle`, `filter`).
     pub carrier: &'a str,
-    /// What was applied, a command in nft syntax each.
-    pub applied: Vec<String>,
+    /// What was applied.
+    pub applied: Told,
     /// Why the backend was not used, one clause.
     pub why: &'a str,
     /// How it ended: the error as the caller was told.
@@ -171,17 +172,20 @@ fn quote_command(front: &str, args: &[String]) -> String {
 }
 
 /// As many commands as fit, and how many did not.
-fn bounded(applied: &[String]) -> Vec<String> {
+fn bounded(Told { lines: applied, more }: &Told) -> Vec<String> {
     let mut kept = Vec::new();
     let mut room = APPLIED_MAX;
     for (number, command) in applied.iter().enumerate() {
         let command = cut(&escape(command), COMMAND_MAX);
         if command.len() > room {
-            kept.push(format!("… {} more", applied.len() - number));
-            break;
+            kept.push(format!("… {} more", applied.len() - number + more));
+            return kept;
         }
         room -= command.len();
         kept.push(command);
+    }
+    if *more > 0 {
+        kept.push(format!("… {more} more"));
     }
     kept
 }
@@ -378,7 +382,7 @@ mod tests {
             family: Family::V4,
             table: "raw",
             carrier: "nft",
-            applied: vec!["add rule ip xtshim-raw PREROUTING counter drop".to_owned()],
+            applied: vec!["add rule ip xtshim-raw PREROUTING counter drop".to_owned()].into(),
             why: "the kernel has no iptable_raw",
             result: Ok(()),
         }
@@ -431,7 +435,7 @@ mod tests {
         let path = folder.path().join("rewrites.jsonl");
         let args = args(&["a\nb", "\u{1b}[2J", "\u{9b}31m", "\u{202e}", "é😀", "\x7f"]);
         let mut rewrite = sample(&args);
-        rewrite.applied = vec!["line\nbreak \u{1b}]0;\u{7}".to_owned()];
+        rewrite.applied = vec!["line\nbreak \u{1b}]0;\u{7}".to_owned()].into();
         record(&to_file(&path), &rewrite);
         let bytes = fs::read(&path).unwrap();
         assert!(bytes.iter().all(|b| matches!(b, b' '..=b'~' | b'\n')));
@@ -445,7 +449,7 @@ mod tests {
     fn sizes_are_bounded() {
         let huge = args(&[&"€".repeat(100_000)]);
         let mut rewrite = sample(&huge);
-        rewrite.applied = vec!["x".repeat(1000); 1000];
+        rewrite.applied = vec!["x".repeat(1000); 1000].into();
         rewrite.result = Err("y".repeat(100_000));
         let found = Record::now(&rewrite);
         assert!(found.command.len() < COMMAND_MAX + 4);
@@ -509,7 +513,7 @@ mod tests {
         let journald = UnixDatagram::bind(&path).unwrap();
         let args = args(&["--comment", "x\nPRIORITY=0\n_UID=0"]);
         let mut rewrite = sample(&args);
-        rewrite.applied.push("add rule ip xtshim-raw OUTPUT counter drop".to_owned());
+        rewrite.applied.lines.push("add rule ip xtshim-raw OUTPUT counter drop".to_owned());
         let sent = Record::now(&rewrite);
         send(&path, &native_datagram(&sent)).unwrap();
         let mut buffer = vec![0; 1 << 16];

@@ -157,17 +157,17 @@ impl Owner<'_> {
         if self.holds() && carrier.bears(EMPTYING)? {
             // What was taken may be gone from there, and what is there may be new.
             match self.saved() {
-                Ok(saved) if carrier.equals(&saved).unwrap_or(false) => taken.lines.push(self.empty(&saved)?),
-                _ => taken.lines.push(format!("# {} holds other rules by now, which stay", self.name())),
+                Ok(saved) if carrier.equals(&saved).unwrap_or(false) => taken.told.lines.push(self.empty(&saved)?),
+                _ => taken.told.lines.push(format!("# {} holds other rules by now, which stay", self.name())),
             }
         } else if self.holds() {
             let saved = self.saved()?;
             taken = self.take_beside(&mut carrier, &saved)?;
             carrier.set_mark(EMPTYING)?;
-            taken.lines.push(self.empty(&saved)?);
+            taken.told.lines.push(self.empty(&saved)?);
         }
         if carrier.is_unfinished()? {
-            taken.lines.extend(carrier.finish()?);
+            taken.told.lines.extend(carrier.finish()?);
         }
         Ok(taken)
     }
@@ -221,7 +221,7 @@ impl Owner<'_> {
                 format!("{} was being taken over from iptables-legacy, which holds rules there still", self.table);
             return Err(Obstacle::Fails(Error::Resource(text)));
         }
-        Ok(Taken { lines: self.carrier()?.finish()?, rules: 0 })
+        Ok(Taken { told: self.carrier()?.finish()?.into(), rules: 0 })
     }
 
     /// Gives the table to the backend, and takes ours away when it is there. Gives the number of rules.
@@ -310,7 +310,7 @@ impl Owner<'_> {
                 }
             }
             lines.extend(carrier.finish()?);
-            return Ok(Taken { lines, rules: 0 });
+            return Ok(Taken { told: lines.into(), rules: 0 });
         }
         Err(Obstacle::Fails(Error::Resource(RESTLESS.to_owned())))
     }

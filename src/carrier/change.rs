@@ -8,8 +8,9 @@ use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::TranslateContext;
 use crate::nft::expr::{Alternative, Expr, Verdict};
-use crate::nft::{self, BaseChain, Batch, Operation, Position, text, userdata};
-use std::collections::HashSet;
+use crate::nft::text::{self, Told};
+use crate::nft::{self, BaseChain, Batch, Operation, Position, userdata};
+use std::collections::{HashMap, HashSet};
 
 /// Where a table is carried.
 #[derive(Clone, Copy, Debug)]
@@ -25,58 +26,64 @@ pub struct Place<'a> {
     pub eager: bool,
 }
 
+/// How much of a change is told in so many words, in bytes: more than a journal takes.
+const TOLD: usize = 64 * 1024;
+
 /// What is to be sent, and how it reads.
 #[derive(Debug)]
 pub struct Change {
     /// For the kernel.
     pub batch: Batch,
-    /// The same in nft syntax, one command each.
-    pub lines: Vec<String>,
+    /// The same in nft syntax.
+    pub told: Told,
 }
 
 /// What makes `after` of `before`, in one transaction.
 ///
 /// What cannot be carried is refused, and so is what nft syntax has no words for, as some chain names and log prefixes:
 /// a ruleset that holds such a thing could not be saved and loaded again.
-pub fn between(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
-    let change = written(place, before, after)?;
+pub fn between(place: &Place<'_>, before: &Table, mut after: Table) -> Result<Change, Error> {
+    readopt(before, &mut after);
+    let change = written(place, before, &after)?;
     let renames =
         |change: &Change| change.batch.changes().iter().any(|change| change.operation() == Operation::ChainRename);
     // Until a transaction is over its other operations know a chain by its old name.
     if change.batch.changes().len() > 1 && renames(&change) {
-        return written(place, before, &moved(after));
+        let mut moved = moved(&after);
+        readopt(before, &mut moved);
+        return written(place, before, &moved);
     }
     Ok(change)
 }
 
 fn written(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
-    let after = &readopted(before, after);
-    let mut writer = Writer { place: *place, batch: Batch::new(), overflow_used: false };
+    let heirs = after.chains.iter().filter_map(|chain| Some((chain.origin.as_ref()?.1, chain))).collect();
+    let mut writer = Writer { place: *place, heirs, batch: Batch::new(), overflow_used: false };
     if !after.exists && after.differs_from(before) {
         writer.batch.add_table(writer.at());
     }
     writer.rename(after);
-    writer.remove_rules(before, after);
+    writer.remove_rules(before);
     writer.add_chains(after);
     for chain in &after.chains {
         writer.place_rules(chain, after)?;
     }
-    writer.remove_chains(before, after);
+    writer.remove_chains(before);
     writer.set_policies(before, after);
     let batch = writer.batch;
-    let lines = text::commands(&batch).map_err(unwritable)?;
-    Ok(Change { batch, lines })
+    let told = text::told(&batch, TOLD).map_err(unwritable)?;
+    Ok(Change { batch, told })
 }
 
-/// `after`, with each chain that was taken away and made anew under its old name being the kernel's own one again: a
-/// name is free only when a transaction is over.
-fn readopted(before: &Table, after: &Table) -> Table {
-    let mut adopted = after.clone();
-    for chain in adopted.chains.iter_mut().filter(|chain| chain.origin.is_none() && chain.base.is_none()) {
-        let gone = before.chain(&chain.name).filter(|gone| after.descendant(gone).is_none());
-        chain.origin = gone.and_then(|gone| gone.origin.clone());
+/// Each chain of `after` that was taken away and made anew under its old name is the kernel's own one again: a name is
+/// free only when a transaction is over.
+fn readopt(before: &Table, after: &mut Table) {
+    let kept: HashSet<u64> = after.chains.iter().filter_map(|chain| Some(chain.origin.as_ref()?.1)).collect();
+    let gone = before.chains.iter().filter_map(|chain| Some((chain.name.as_str(), chain.origin.as_ref()?)));
+    let gone: HashMap<&str, &(String, u64)> = gone.filter(|(_, origin)| !kept.contains(&origin.1)).collect();
+    for chain in after.chains.iter_mut().filter(|chain| chain.origin.is_none() && chain.base.is_none()) {
+        chain.origin = gone.get(chain.name.as_str()).map(|origin| (*origin).clone());
     }
-    adopted
 }
 
 /// `after`, with the rules of each chain that has another name now in a new chain, and jumps to there.
@@ -97,6 +104,8 @@ fn moved(after: &Table) -> Table {
 
 struct Writer<'a> {
     place: Place<'a>,
+    /// What has become of the chains that the kernel has, by its handle of each.
+    heirs: HashMap<u64, &'a Chain>,
     batch: Batch,
     overflow_used: bool,
 }
@@ -104,6 +113,10 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn at(&self) -> nft::Table<'a> {
         nft::Table { family: self.place.family, name: self.place.table }
+    }
+
+    fn heir(&self, chain: &Chain) -> Option<&'a Chain> {
+        self.heirs.get(&chain.origin.as_ref()?.1).copied()
     }
 
     fn rename(&mut self, after: &Table) {
@@ -116,9 +129,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn remove_rules(&mut self, before: &Table, after: &Table) {
+    fn remove_rules(&mut self, before: &Table) {
+        if before.unread == Unread::Replaced {
+            self.batch.flush_table(self.at());
+            return;
+        }
         for chain in &before.chains {
-            let now = after.descendant(chain);
+            let now = self.heir(chain);
             let rules: Vec<&Held> = now.iter().flat_map(|chain| &chain.rules).collect();
             let kept: HashSet<u64> = rules.iter().flat_map(|held| &held.handles).copied().collect();
             let name = now.map_or(chain.name.as_str(), |chain| chain.name.as_str());
@@ -205,9 +222,18 @@ impl<'a> Writer<'a> {
 
     /// A rule's parts, each with its user data.
     fn translate(&mut self, chain: &Chain, held: &Held, table: &Table) -> Result<Vec<(Alternative, Vec<u8>)>, Error> {
-        let rule = held.rule(table.family, &table.name)?;
         let context = TranslateContext { family: table.family, table: &table.name, chain: &chain.name };
+        let read = || held.rule(table.family, &table.name);
+        let again;
+        let rule = match held.given() {
+            Some(given) => given,
+            None => {
+                again = read()?;
+                &again
+            }
+        };
         let alternatives = rule.translate(&context)?;
+        debug_assert_eq!(read()?.translate(&context)?, alternatives, "what is kept of it says the same");
         let parts = u8::try_from(alternatives.len())
             .map_err(|_| Refusal::new("the rule", "it has more alternatives than can be kept together"))?;
         let comment = rule.comment().filter(|comment| nft::comment_ok(comment));
@@ -232,14 +258,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn remove_chains(&mut self, before: &Table, after: &Table) {
-        for chain in before.chains.iter().filter(|chain| chain.origin.is_some() && after.descendant(chain).is_none()) {
-            self.batch.delete_chain(self.at(), &chain.name);
+    fn remove_chains(&mut self, before: &Table) {
+        for chain in before.chains.iter().filter(|chain| chain.origin.is_some()) {
+            if self.heir(chain).is_none() {
+                self.batch.delete_chain(self.at(), &chain.name);
+            }
         }
     }
 
     fn set_policies(&mut self, before: &Table, after: &Table) {
-        for chain in after.chains.iter().filter(|chain| chain.origin.is_some()) {
+        for chain in after.chains.iter().filter(|chain| chain.origin.is_some() && chain.base.is_some()) {
             let was = before.chain(&chain.name).and_then(|chain| chain.base);
             if let (Some(now), Some(was)) = (chain.base, was)
                 && now != was
@@ -291,12 +319,13 @@ mod tests {
             parts: handles.len() as u8,
             overflow: Vec::new(),
             recounted: false,
+            given: None,
         }
     }
 
     fn actions(before: &Table, after: &Table) -> Vec<Action> {
         let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false };
-        let change = between(&place, before, after).expect("it can be carried");
+        let change = between(&place, before, after.clone()).expect("it can be carried");
         change.batch.changes().iter().map(|change| change.action.clone()).collect()
     }
 

@@ -14,7 +14,7 @@ const CHOOSY: [&str; 9] = ["mac", "owner", "socket", "rpfilter", "realm", "devgr
 
 /// Whether it matters from where a rule of this text is reached.
 pub fn is_choosy(spec: &str) -> bool {
-    CHOOSY.iter().any(|name| spec.contains(name))
+    spec.split(' ').any(|word| CHOOSY.contains(&word))
 }
 
 /// Built-in chains, each a bit in the order of the table.

@@ -446,8 +446,8 @@ impl HostedCarrier<'_> {
             let why = "it was not read back as it was written";
             return Err(lift(Refusal::new("the rule", why).into()));
         }
-        let told = lines.iter().map(|line| format!("-t {} {line}", self.hosting.host)).collect();
-        Ok(Applied { lines: told, ..Applied::default() })
+        let told: Vec<String> = lines.iter().map(|line| format!("-t {} {line}", self.hosting.host)).collect();
+        Ok(Applied { told: told.into(), ..Applied::default() })
     }
 
     fn undo(&self, reading: &Reading, before: &Table) -> Result<(), Error> {

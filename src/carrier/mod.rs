@@ -14,12 +14,13 @@ pub mod takeover;
 
 use crate::error::Error;
 use crate::iptables::Invocation;
+use crate::nft::text::Told;
 
 /// What a command did to a carried table.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// What was sent to the kernel, in nft syntax, for the journal. Empty: nothing changed.
-    pub lines: Vec<String>,
+    /// What was sent to the kernel, for the journal. Empty: nothing changed.
+    pub told: Told,
     /// What iptables-restore says on standard error all the same, a line each.
     pub warnings: Vec<String>,
 }

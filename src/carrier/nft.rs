@@ -17,7 +17,7 @@ use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::{NAME_MAX, no_table};
 use crate::iptables::restore::{self, Bracket, Line};
 use crate::iptables::{self, Command, Invocation, Rule};
-use crate::nft::userdata::{self, Decoded};
+use crate::nft::userdata::{self, Continuations, Decoded};
 use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
 use crate::rules;
 use nix::errno::Errno;
@@ -303,6 +303,7 @@ impl NftCarrier {
         for (at, name) in names.iter().enumerate() {
             index.insert(name, at);
         }
+        let overflow = &Continuations::of(overflow);
         for info in rules {
             let chain = index.get(info.chain.as_str()).and_then(|at| table.chains.get_mut(*at));
             let chain = chain.ok_or_else(|| self.incompatible())?;
@@ -315,6 +316,7 @@ impl NftCarrier {
                     parts: entry.parts,
                     overflow: userdata::overflow_handles(&info.userdata, overflow),
                     recounted: false,
+                    given: None,
                 }),
                 Decoded::Ours(entry) => {
                     let held = chain.rules.last_mut().filter(|held| held.handles.len() == usize::from(entry.part));
@@ -357,15 +359,15 @@ impl NftCarrier {
                 let mut after = before.clone();
                 compute(&mut after)?;
                 hooks::check(&before, &after, &self.dialect).map_err(&lift)?;
-                change::between(&self.place(), &before, &after).map_err(&lift)
+                change::between(&self.place(), &before, after).map_err(&lift)
             });
-            let Change { batch, lines } = match change {
+            let Change { batch, told } = match change {
                 Ok(change) if !dry && !change.batch.is_empty() => change,
                 outcome if self.is_present(generation).map_err(&lift)? => return outcome.map(|_| Applied::default()),
                 _ => continue,
             };
             match self.connection.commit(batch, Some(generation)) {
-                Ok(()) => return Ok(Applied { lines, ..Applied::default() }),
+                Ok(()) => return Ok(Applied { told, ..Applied::default() }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
                 Err(error) => return Err(lift(self.explain(&error))),
             }
@@ -380,6 +382,10 @@ impl NftCarrier {
         let error = &CommitError { errno: if misplaced { Errno::EINVAL } else { error.errno }, ..error.clone() };
         if error.errno == Errno::EPERM {
             return Error::Resource(format!("{} failed (Permission denied (you must be root))", error.operation));
+        }
+        if error.errno == Errno::EMSGSIZE {
+            let more = "it takes root of the whole machine, or a larger net.core.wmem_max";
+            return Error::Resource(format!("too much to be sent at once ({}): {more}", error.errno.desc()));
         }
         match self.dialect.variant {
             Variant::Nft => {
@@ -479,7 +485,8 @@ impl Carrier for NftCarrier {
             done
         };
         let lift = |error| RestoreError { line: section.commit, error };
-        let applied = self.transact(&View::Whole, compute, lift, section.test)?;
+        let view = if section.noflush { View::Whole } else { View::Chains(Unread::Replaced) };
+        let applied = self.transact(&view, compute, lift, section.test)?;
         Ok(Applied { warnings, ..applied })
     }
 }
@@ -560,20 +567,20 @@ fn command(
     args: Vec<String>,
 ) -> Result<(), Error> {
     let counted = counters.filter(|_| section.counters);
-    let mut words = Vec::with_capacity(args.len() + 3);
-    if let Some(Bracket { packets, bytes }) = counted {
-        words.extend(["--set-counters".to_owned(), packets, bytes]);
+    let mut words: Vec<&str> = Vec::with_capacity(args.len() + 3);
+    if let Some(Bracket { packets, bytes }) = &counted {
+        words.extend(["--set-counters", packets, bytes]);
     }
     if args.iter().any(|word| word.len() > restore::WORD_MAX) {
         return Err(Error::Parameter("Parameter too long!".to_owned()));
     }
     let other = may_be_of_the_other_family(&args, family);
-    words.extend(args);
+    words.extend(args.iter().map(String::as_str));
     if words.len() > restore::WORDS_MAX {
         return Err(Error::Parameter("Parser cannot handle more arguments".to_owned()));
     }
     // Up to 1.8.7 it was the words that were looked at.
-    if session.dialect.version < (1, 8, 8) && words.iter().any(|word| word == "-t" || word.starts_with("--table")) {
+    if session.dialect.version < (1, 8, 8) && words.iter().any(|word| *word == "-t" || word.starts_with("--table")) {
         return Err(no_table(family));
     }
     let mut invocation = match iptables::parse_line(family, table, &words, session.dialect) {

@@ -10,8 +10,12 @@ use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::ext::{self, Place};
 use crate::iptables::list::ChainState;
+use crate::iptables::plain::{self, Saved};
 use crate::iptables::rule::Target;
 use crate::iptables::{self, Command, Invocation, ListOptions, Rule};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::rc::Rc;
 
 /// What happens to packets that reach the end of a built-in chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Held {
     pub overflow: Vec<u64>,
     /// The kernel's copy has other counters than these.
     pub recounted: bool,
+    /// Of a rule that was just given: what was read of it.
+    pub given: Option<Rc<Rule>>,
 }
 
 impl Held {
@@ -83,7 +89,18 @@ impl Held {
             parts: 0,
             overflow: Vec::new(),
             recounted: false,
+            given: None,
         }
+    }
+
+    fn to_be_sent(rule: &Rule) -> Self {
+        Self { given: Some(Rc::new(rule.clone())), ..Self::new(rule) }
+    }
+
+    /// What is to be sent of it, as far as that is known without reading the text again, which says the same.
+    pub fn given(&self) -> Option<&Rule> {
+        let given = self.given.as_deref();
+        given.filter(|rule| rule.counters == self.counters && rule.jump() == self.jump.as_deref())
     }
 
     /// The rule behind the text.
@@ -91,6 +108,20 @@ impl Held {
         let mut rule = Rule::from_spec(family, table, &self.spec, self.jump.as_deref())?;
         rule.counters = self.counters;
         Ok(rule)
+    }
+
+    /// As `-S` and iptables-save print it.
+    fn save_line(&self, out: &mut String, table: &Table, chain: &str, dialect: &Dialect) -> Result<(), Error> {
+        match (plain::saved(&self.spec), &self.jump) {
+            (Some(Saved::Whole(spec)), None) => push_line(out, chain, spec),
+            (Some(Saved::Calls { spec, option }), Some(target)) => {
+                for word in ["-A ", chain, if spec.is_empty() { "" } else { " " }, spec, option, target, "\n"] {
+                    out.push_str(word);
+                }
+            }
+            _ => push_line(out, chain, &self.rule(table.family, &table.name)?.save(dialect)),
+        }
+        Ok(())
     }
 
     fn is(&self, other: &Held) -> bool {
@@ -161,6 +192,8 @@ pub enum Unread {
     Behind,
     /// All rules; what is new stands behind them.
     Before,
+    /// All rules; none of them stays.
+    Replaced,
 }
 
 impl Table {
@@ -172,19 +205,27 @@ impl Table {
         }
     }
 
-    /// The chain of that name.
-    pub fn chain(&self, name: &str) -> Option<&Chain> {
-        self.chains.iter().find(|chain| chain.name == name)
+    /// Where the chain of that name stands, or would stand.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        let builtins = self.chains.iter().take_while(|chain| chain.base.is_some()).count();
+        let (builtins, users) = self.chains.split_at(builtins);
+        match builtins.iter().position(|chain| chain.name == name) {
+            Some(place) => Ok(place),
+            None => match users.binary_search_by(|chain| chain.name.as_str().cmp(name)) {
+                Ok(place) => Ok(builtins.len() + place),
+                Err(place) => Err(builtins.len() + place),
+            },
+        }
     }
 
-    /// What has become of `chain`, which is one of an earlier state of this table.
-    pub fn descendant(&self, chain: &Chain) -> Option<&Chain> {
-        let handle = chain.origin.as_ref()?.1;
-        self.chains.iter().find(|chain| chain.origin.as_ref().is_some_and(|origin| origin.1 == handle))
+    /// The chain of that name.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.get(self.place(name).ok()?)
     }
 
     fn chain_mut(&mut self, name: &str) -> Result<&mut Chain, Error> {
-        self.chains.iter_mut().find(|chain| chain.name == name).ok_or(Error::Table(TableError::NoChain))
+        let place = self.place(name).ok();
+        place.and_then(|place| self.chains.get_mut(place)).ok_or(Error::Table(TableError::NoChain))
     }
 
     /// Whether there is anything in this table that was not in `before`, of which it is a changed copy.
@@ -202,9 +243,14 @@ impl Table {
         self.chains.len() == other.chains.len() && self.chains.iter().zip(&other.chains).all(same)
     }
 
-    fn references(&self, name: &str) -> u32 {
-        let jumps = self.chains.iter().flat_map(|chain| &chain.rules);
-        u32::try_from(jumps.filter(|rule| rule.jump.as_deref() == Some(name)).count()).unwrap_or(u32::MAX)
+    /// How many rules jump or go to each chain that any of them does.
+    fn references(&self) -> HashMap<&str, u32> {
+        let mut counts = HashMap::new();
+        for jump in self.chains.iter().flat_map(|chain| &chain.rules).filter_map(|rule| rule.jump.as_deref()) {
+            let count: &mut u32 = counts.entry(jump).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts
     }
 }
 
@@ -254,14 +300,14 @@ impl Session<'_> {
         })
     }
 
-    fn admit(&self, rules: &[Rule]) -> Result<Vec<Held>, Error> {
+    fn admit(&self, rules: &[Rule], hold: fn(&Rule) -> Held) -> Result<Vec<Held>, Error> {
         for rule in rules {
             let Some(target) = rule.jump() else { continue };
             if self.table.chain(target).is_none() {
                 return Err(self.no_such_target(rule, target));
             }
         }
-        Ok(rules.iter().map(Held::new).collect())
+        Ok(rules.iter().map(hold).collect())
     }
 
     fn no_such_target(&self, rule: &Rule, target: &str) -> Error {
@@ -295,7 +341,7 @@ impl Session<'_> {
     }
 
     fn append(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
-        let held = self.admit(rules)?;
+        let held = self.admit(rules, Held::to_be_sent)?;
         self.table.chain_mut(chain)?;
         self.refuse_builtin_target(chain, rules, "RULE_APPEND")?;
         self.validate(rules, chain, "APPEND")?;
@@ -305,7 +351,7 @@ impl Session<'_> {
     }
 
     fn insert(&mut self, invocation: &Invocation, chain: &str, position: u32, rules: &[Rule]) -> Result<(), Error> {
-        let held = self.admit(rules)?;
+        let held = self.admit(rules, Held::to_be_sent)?;
         let length = self.table.chain_mut(chain)?.rules.len();
         self.refuse_builtin_target(chain, rules, "RULE_INSERT")?;
         self.validate(rules, chain, "INSERT")?;
@@ -317,7 +363,7 @@ impl Session<'_> {
     }
 
     fn replace(&mut self, invocation: &Invocation, chain: &str, position: u32, rules: &[Rule]) -> Result<(), Error> {
-        let held = self.admit(rules)?;
+        let held = self.admit(rules, Held::to_be_sent)?;
         self.table.chain_mut(chain)?;
         self.refuse_builtin_target(chain, rules, "RULE_REPLACE")?;
         self.validate(rules, chain, "REPLACE")?;
@@ -358,7 +404,7 @@ impl Session<'_> {
     }
 
     fn delete(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
-        let wanted = self.admit(rules)?;
+        let wanted = self.admit(rules, Held::new)?;
         for (rule, held) in rules.iter().zip(&wanted) {
             let found = self.find(chain, held, rule);
             if self.dialect.variant == Variant::Legacy || found.is_ok() {
@@ -371,7 +417,7 @@ impl Session<'_> {
     }
 
     fn check(&mut self, invocation: &Invocation, chain: &str, rules: &[Rule]) -> Result<(), Error> {
-        let wanted = self.admit(rules)?;
+        let wanted = self.admit(rules, Held::new)?;
         for (rule, held) in rules.iter().zip(&wanted) {
             let found = self.find(chain, held, rule);
             if self.dialect.variant == Variant::Legacy || found.is_ok() {
@@ -446,12 +492,13 @@ impl Session<'_> {
     }
 
     fn new_chain(&mut self, name: &str) -> Result<(), Error> {
-        if self.table.chain(name).is_some() {
-            return Err(TableError::ChainExists.into());
+        match self.table.place(name) {
+            Ok(_) => Err(TableError::ChainExists.into()),
+            Err(place) => {
+                self.table.chains.insert(place, Chain::user(name));
+                Ok(())
+            }
         }
-        self.table.chains.push(Chain::user(name));
-        self.table.sort();
-        Ok(())
     }
 
     fn delete_chain(&mut self, invocation: &Invocation, chain: Option<&str>) -> Result<(), Error> {
@@ -464,6 +511,7 @@ impl Session<'_> {
         };
         let mut failure = None;
         let legacy = self.dialect.variant == Variant::Legacy;
+        let references = self.table.references();
         let told =
             |name: &str| if invocation.verbose > 0 { format!("Deleting chain `{name}'\n") } else { String::new() };
         for name in &names {
@@ -471,7 +519,8 @@ impl Session<'_> {
                 self.out.push_str(&told(name));
             }
             let chain = self.table.chain(name).ok_or(TableError::NoChain)?;
-            let obstacle = self.undeletable(chain);
+            let referenced = references.contains_key(name.as_str());
+            let obstacle = self.undeletable(chain, referenced);
             // iptables-nft says at the end what the kernel thought of it.
             if !legacy && (chain.base.is_none() || obstacle.is_none()) {
                 self.out.push_str(&told(name));
@@ -486,6 +535,7 @@ impl Session<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
+        let names: HashSet<String> = names.into_iter().collect();
         for chain in self.table.chains.iter_mut().filter(|chain| names.contains(&chain.name)) {
             chain.base = chain.base.and(Chain::untouched(&chain.name).base);
         }
@@ -495,9 +545,8 @@ impl Session<'_> {
 
     /// What stands against deleting a chain. iptables-nft has let go of built-in chains, which it makes when they are
     /// used, since 1.8.8.
-    fn undeletable(&self, chain: &Chain) -> Option<Error> {
-        let (name, builtin) = (&chain.name, chain.base.is_some());
-        let (referenced, empty) = (self.table.references(name) > 0, chain.rules.is_empty());
+    fn undeletable(&self, chain: &Chain, referenced: bool) -> Option<Error> {
+        let (name, builtin, empty) = (&chain.name, chain.base.is_some(), chain.rules.is_empty());
         match self.dialect.variant {
             Variant::Nft if builtin && self.dialect.version < (1, 8, 8) => Some(TableError::BuiltinDelete.into()),
             Variant::Nft if builtin && chain.origin.is_none() => Some(TableError::NoChain.into()),
@@ -571,15 +620,15 @@ impl Session<'_> {
             line_numbers: invocation.line_numbers,
         };
         let mut text = String::new();
+        let references = self.table.references();
         for (count, chain) in self.shown(chain)?.into_iter().enumerate() {
             if count > 0 {
                 text.push('\n');
             }
             if position.is_none() {
-                let references = self.table.references(&chain.name);
                 let state = match chain.base {
                     Some(base) => ChainState::Policy(base.policy.as_str(), base.counters),
-                    None => ChainState::References(references),
+                    None => ChainState::References(references.get(chain.name.as_str()).copied().unwrap_or(0)),
                 };
                 text.push_str(&iptables::list_header(&chain.name, state, &options, self.dialect));
             }
@@ -619,9 +668,12 @@ impl Session<'_> {
                 if position.is_some() && position.and_then(index_of) != Some(index) {
                     continue;
                 }
+                if !counted {
+                    held.save_line(&mut text, self.table, &chain.name, self.dialect)?;
+                    continue;
+                }
                 let rule = held.rule(self.table.family, &self.table.name)?;
-                let spec = if counted { rule.save_with_counters(self.dialect) } else { rule.save(self.dialect) };
-                text.push_str(&line(&chain.name, &spec));
+                push_line(&mut text, &chain.name, &rule.save_with_counters(self.dialect));
             }
         }
         self.out.push_str(&text);
@@ -641,11 +693,10 @@ impl Session<'_> {
         }
         for chain in &self.table.chains {
             for held in &chain.rules {
-                let rule = held.rule(self.table.family, &self.table.name)?;
                 if counters {
-                    text.push_str(&format!("[{}:{}] ", held.counters.0, held.counters.1));
+                    let _ = write!(text, "[{}:{}] ", held.counters.0, held.counters.1);
                 }
-                text.push_str(&line(&chain.name, &rule.save(self.dialect)));
+                held.save_line(&mut text, self.table, &chain.name, self.dialect)?;
             }
         }
         text.push_str("COMMIT\n");
@@ -718,10 +769,10 @@ impl Session<'_> {
 }
 
 /// A rule as `-S` and iptables-save print it.
-fn line(chain: &str, spec: &str) -> String {
-    match spec {
-        "" => format!("-A {chain}\n"),
-        spec => format!("-A {chain} {spec}\n"),
+fn push_line(out: &mut String, chain: &str, spec: &str) {
+    let blank = if spec.is_empty() { "" } else { " " };
+    for word in ["-A ", chain, blank, spec, "\n"] {
+        out.push_str(word);
     }
 }
 

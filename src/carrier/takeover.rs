@@ -12,7 +12,7 @@ use super::{Section, change::unwritable};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::restore::{self, Line};
-use crate::nft::{self, Batch, CommitError, Connection, Hook, Policy, RawExpr, text};
+use crate::nft::{self, Batch, CommitError, Connection, Hook, Policy, RawExpr, text, text::Told};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -41,8 +41,8 @@ pub struct Saved {
 /// What was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// What was sent to the kernel, in nft syntax.
-    pub lines: Vec<String>,
+    /// What was sent to the kernel.
+    pub told: Told,
     /// How many rules.
     pub rules: usize,
 }
@@ -260,19 +260,19 @@ impl NftCarrier {
             // Somebody else was faster; what the backend holds now is no business of ours.
             return Ok(Some(Taken::default()));
         }
-        let Change { mut batch, mut lines } = self.difference(&before, saved)?;
+        let Change { mut batch, mut told } = self.difference(&before, saved)?;
         let compared = self.compare(shown);
         self.emptying(&mut batch)?;
         // What nft cannot write of another's table is no reason to leave it there.
-        let mut told = Batch::new();
-        self.emptying(&mut told)?;
-        lines.extend(text::commands(&told).unwrap_or_default());
+        let mut emptying = Batch::new();
+        self.emptying(&mut emptying)?;
+        told.lines.extend(text::commands(&emptying).unwrap_or_default());
         if self.generation()? != generation {
             return Ok(None);
         }
         compared?;
         match self.connection.commit(batch, Some(generation)) {
-            Ok(()) => Ok(Some(Taken { lines, rules: saved.rules() })),
+            Ok(()) => Ok(Some(Taken { told, rules: saved.rules() })),
             Err(error) if error.is_race() => Ok(None),
             Err(error) => Err(refused(&error)),
         }
@@ -287,11 +287,11 @@ impl NftCarrier {
         let generation = self.generation()?;
         let before = self.read()?;
         let wanted = self.taken(&before, saved)?;
-        let mut taken = Taken { lines: Vec::new(), rules: saved.rules() };
+        let mut taken = Taken { told: Told::default(), rules: saved.rules() };
         if !before.reads_as(&wanted) {
-            let Change { mut batch, lines } = change::between(&self.place(), &before, &wanted)?;
+            let Change { mut batch, told } = change::between(&self.place(), &before, wanted.clone())?;
             batch.ensure_chain(self.at(), MARK);
-            taken.lines = lines;
+            taken.told = told;
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => {}
                 Err(error) if error.is_race() => return Ok(None),
@@ -358,7 +358,7 @@ impl NftCarrier {
     }
 
     fn difference(&self, before: &Table, saved: &Saved) -> Result<Change, Error> {
-        change::between(&self.place(), before, &self.taken(before, saved)?)
+        change::between(&self.place(), before, self.taken(before, saved)?)
     }
 
     /// What ours is to be.

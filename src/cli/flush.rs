@@ -12,6 +12,7 @@ use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite, escape};
 use crate::nft::Connection;
+use crate::nft::text::Told;
 use crate::probe::{self, Snapshot};
 use crate::rules;
 use crate::takeover::{Obstacle, Owner};
@@ -284,8 +285,8 @@ fn tell_by(config: &Config, args: &Args, family: Family, table: &str, carrier: &
     words.extend(args.table.iter().map(|table| format!("--table={table}")));
     words.extend(args.family.map(|_| format!("--family={}", family.nft())));
     let (applied, result) = match done {
-        Ok(done) => (done.applied.clone(), Ok(())),
-        Err(problem) => (Vec::new(), Err(problem.clone())),
+        Ok(done) => (done.applied.clone().into(), Ok(())),
+        Err(problem) => (Told::default(), Err(problem.clone())),
     };
     let why = match done {
         Ok(done) => done.what.as_str(),

@@ -100,12 +100,7 @@ fn take_over(context: &Context, table: &str, why: &str) -> ExitCode {
         Ok(invocation) => invocation,
         Err(error) => {
             if let Error::Refused(refusal) = error {
-                context.tell(
-                    table,
-                    &[],
-                    why,
-                    Err(format!("passed on to iptables, which holds {table} here: {refusal}")),
-                );
+                context.tell(table, why, Err(format!("passed on to iptables, which holds {table} here: {refusal}")));
             }
             return pass_on(context, table, why);
         }
@@ -167,8 +162,8 @@ fn carry(context: &Context, table: &str, by: CarrierKind, why: &str) -> ExitCode
     let mut out = String::new();
     match context.carrier_of(table, by).and_then(|mut carrier| carrier.run(&invocation, &mut out)) {
         Ok(applied) => {
-            if !applied.lines.is_empty() {
-                context.tell_change(table, &applied.lines, why);
+            if !applied.told.is_empty() {
+                context.tell_change(table, &applied.told, why);
             }
             context.succeed(&out)
         }
@@ -181,7 +176,7 @@ fn carry(context: &Context, table: &str, by: CarrierKind, why: &str) -> ExitCode
                 _ => None,
             };
             if let Some(told) = told {
-                context.tell(table, &[], why, Err(told));
+                context.tell(table, why, Err(told));
             }
             let _ = context.succeed(&out);
             context.fail(&error)
@@ -202,7 +197,7 @@ fn read(context: &Context) -> Result<Invocation, Error> {
 
 fn refuse(context: &Context, table: &str, by: CarrierKind, why: &str, error: Error) -> ExitCode {
     if let Error::Refused(refusal) = &error {
-        context.tell(table, &[], why, Err(refusal.to_string()));
+        context.tell(table, why, Err(refusal.to_string()));
         // What another table cannot hold exactly is as good as a table that is not there.
         if by != CarrierKind::Nft {
             return context.fail(&hosted::no_such_table(&context.dialect()));

@@ -8,6 +8,7 @@ use crate::exit::ExitCode;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::journal::{self, Rewrite};
 use crate::nft::Connection;
+use crate::nft::text::Told;
 use crate::plan;
 use crate::probe::{Backend, Snapshot, Standing, Tool};
 use crate::sys::lock::{LockFile, XtablesLock};
@@ -62,7 +63,7 @@ impl Context {
             guard: RefCell::default(),
         };
         if let Some(error) = error {
-            context.tell("", &[], "the defaults are used", Err(error.to_string()));
+            context.tell("", "the defaults are used", Err(error.to_string()));
         }
         context
     }
@@ -134,7 +135,7 @@ impl Context {
         let lacking =
             if nft.is_missing() { format!("; nf_tables cannot hold {table}: {}", nft.why()) } else { String::new() };
         let Error::Resource(text) = self.no_backend() else { return ExitCode::from(RESOURCE_PROBLEM) };
-        self.tell(table, &[], "no iptables is installed", Err(format!("{text}{lacking}")));
+        self.tell(table, "no iptables is installed", Err(format!("{text}{lacking}")));
         self.fail(&Error::Resource(format!("{text}{lacking}")))
     }
 
@@ -246,7 +247,7 @@ impl Context {
     }
 
     /// Writes a rewrite to the journal.
-    pub fn tell(&self, table: &str, applied: &[String], why: &str, result: Result<(), String>) {
+    pub fn tell(&self, table: &str, why: &str, result: Result<&Told, String>) {
         let args: Vec<String> = self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let rewrite = Rewrite {
             front: self.front.name(),
@@ -254,9 +255,9 @@ impl Context {
             family: self.front.family,
             table,
             carrier: self.carrier_name(table),
-            applied: applied.to_vec(),
+            applied: result.as_ref().map_or_else(|_| Told::default(), |told| (*told).clone()),
             why,
-            result,
+            result: result.map(drop),
         };
         journal::record(&self.config.journal, &rewrite);
     }

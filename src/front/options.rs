@@ -99,7 +99,7 @@ fn letter(tool: Tool, row: &Row) -> Option<char> {
 impl Options {
     /// Reads the words behind the program's name.
     pub fn read(tool: Tool, args: &[OsString]) -> Result<Self, Wrong> {
-        let words: Option<Vec<String>> = args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
+        let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
         let words = words.ok_or(Wrong::Strange)?;
         let rows = || ROWS.iter().filter(|row| letter(tool, row).is_some());
         let named = rows().filter(|row| !row.0.is_empty());
@@ -110,7 +110,7 @@ impl Options {
         let (mut options, mut files) = (Self::default(), Vec::new());
         let mut scanner = Scanner::new(&words);
         loop {
-            match scanner.next(short, &long) {
+            match scanner.next(short, &[&long]) {
                 Token::End => break,
                 Token::Word(word) => files.push(word),
                 Token::Option { id, value } => {

@@ -9,6 +9,7 @@ use crate::carrier::nft as carrier;
 use crate::carrier::takeover::Taken;
 use crate::config::CarrierKind;
 use crate::error::{Error, reason};
+use crate::nft::text::Told;
 use crate::nft::{Connection, TableInfo};
 use crate::plan::{self, Plan};
 use crate::probe;
@@ -192,26 +193,26 @@ impl Context {
         let Some(backend) = &self.snapshot.backend else { return Ok(true) };
         let owner = Owner { family: self.front.family, table, backend };
         match take(&owner) {
-            Ok(taken) if taken.lines.is_empty() => Ok(true),
+            Ok(taken) if taken.told.is_empty() => Ok(true),
             Ok(taken) => {
                 let why = format!("{why}; {} rules were taken over from {}", taken.rules, owner.name());
-                self.tell(table, &taken.lines, &why, Ok(()));
+                self.tell(table, &why, Ok(&taken.told));
                 Ok(true)
             }
             Err(Obstacle::Stays(obstacle)) => {
                 let result = format!("{table} stays with {}: {obstacle}", owner.name());
-                self.tell(table, &[], why, Err(result));
+                self.tell(table, why, Err(result));
                 Ok(false)
             }
             Err(Obstacle::Fails(error)) => {
-                self.tell(table, &[], why, Err(error.render(&self.dialect())));
+                self.tell(table, why, Err(error.render(&self.dialect())));
                 Err(error)
             }
         }
     }
 
     /// Tells of a change to a carried table, and of rules that act beside ours.
-    pub fn tell_change(&self, table: &str, applied: &[String], why: &str) {
+    pub fn tell_change(&self, table: &str, told: &Told, why: &str) {
         let journal = &self.config.journal;
         if journal.file.is_none() && !journal.system {
             return;
@@ -221,7 +222,7 @@ impl Context {
             why.push_str("; but ");
             why.push_str(&doubled.clause());
         }
-        self.tell(table, applied, &why, Ok(()));
+        self.tell(table, &why, Ok(told));
     }
 
     fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> io::Result<T>) -> Result<T, Error> {

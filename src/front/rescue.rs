@@ -48,7 +48,7 @@ pub fn answer(context: &Context) -> ExitCode {
     let passed = guarded(|| is_theirs(context)).unwrap_or(false);
     let outcome = if passed { "passed on to iptables" } else { "not carried out" };
     // The journal may be what is at fault.
-    let _ = guarded(|| context.tell("", &[], "internal error", Err(format!("{outcome}: {fault}"))));
+    let _ = guarded(|| context.tell("", "internal error", Err(format!("{outcome}: {fault}"))));
     if !passed {
         return refuse(context.front);
     }

@@ -146,7 +146,7 @@ fn takes_over(context: &Context, options: &Options, table: &str, why: &str, line
     let of_table: Vec<(usize, &str)> = of_table.collect();
     if let Some((line, refusal)) = lacking::uncarriable(context, table, &of_table) {
         let result = format!("passed on to iptables, which holds {table} here: line {line}: {refusal}");
-        context.tell(table, &[], why, Err(result));
+        context.tell(table, why, Err(result));
     } else if context.take_over(table, why, options.wait)? {
         return Ok(true);
     }
@@ -397,8 +397,8 @@ fn section(
     match carrier.restore(&section, &mut out) {
         Ok(applied) => {
             context.warn(&applied.warnings);
-            if !applied.lines.is_empty() {
-                context.tell_change(table, &applied.lines, why);
+            if !applied.told.is_empty() {
+                context.tell_change(table, &applied.told, why);
             }
             let _ = context.succeed(&out);
             Ok(())
@@ -423,7 +423,7 @@ fn section(
             {
                 None => Err(failed(failure)),
                 Some((line, lacking)) => {
-                    context.tell(table, &[], why, Err(format!("line {line}: {lacking}")));
+                    context.tell(table, why, Err(format!("line {line}: {lacking}")));
                     // iptables-nft names the rule's line, iptables-legacy that of the COMMIT.
                     let line = if context.dialect().variant == Variant::Nft { line } else { failure.line };
                     Err(failed(RestoreError { line, ..failure }))
@@ -459,7 +459,7 @@ fn explain(
     failure: RestoreError,
 ) -> ExitCode {
     if let Error::Refused(refusal) = &failure.error {
-        context.tell(table, &[], why, Err(format!("line {}: {refusal}", failure.line)));
+        context.tell(table, why, Err(format!("line {}: {refusal}", failure.line)));
         // What another table cannot hold exactly is as good as a table that is not there.
         if by != CarrierKind::Nft {
             let (dialect, program, line) = (context.dialect(), context.front.name(), range.start);

@@ -5,6 +5,7 @@
 use super::{names, number};
 use crate::error::Error;
 use crate::family::Family;
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address and the bits of it that count; the others are zero.
@@ -82,7 +83,26 @@ impl Network {
 
     /// `10.0.0.0/8`, the mask always there.
     pub fn text(&self) -> String {
-        format!("{}{}", self.address, self.mask_text())
+        let mut out = String::with_capacity(20);
+        self.write(&mut out);
+        out
+    }
+
+    /// The same behind what is there.
+    pub fn write(&self, out: &mut String) {
+        match (self.address, self.prefix_length()) {
+            (IpAddr::V4(address), Some(length)) => {
+                for (octet, before) in address.octets().into_iter().zip(["", ".", ".", "."]) {
+                    out.push_str(before);
+                    number::write(out, u32::from(octet));
+                }
+                out.push('/');
+                number::write(out, length);
+            }
+            _ => {
+                let _ = write!(out, "{}{}", self.address, self.mask_text());
+            }
+        }
     }
 
     /// As a listing shows it: no mask for a single address, and names unless `numeric`.
@@ -105,6 +125,10 @@ fn not_found(text: &str) -> Error {
 
 /// One to four octets, decimal, octal or hexadecimal; those not written are zero.
 fn parse_v4(text: &str, complete: bool) -> Option<Ipv4Addr> {
+    // Without zeros before a number, as nearly always, all agree on what it means.
+    if let Ok(plain) = text.parse() {
+        return Some(plain);
+    }
     let mut octets = [0u8; 4];
     let mut count = 0;
     for word in text.split('.') {

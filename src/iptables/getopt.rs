@@ -57,19 +57,19 @@ pub enum Token<'a, I> {
 /// A place on the line; a copy of it is a bookmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Scanner<'a> {
-    words: &'a [String],
+    words: &'a [&'a str],
     next: usize,
     cluster: Option<&'a str>,
 }
 
 impl<'a> Scanner<'a> {
     /// From the first word on.
-    pub fn new(words: &'a [String]) -> Self {
+    pub fn new(words: &'a [&'a str]) -> Self {
         Self { words, next: 0, cluster: None }
     }
 
     fn word(&self, index: usize) -> Option<&'a str> {
-        self.words.get(index).map(String::as_str)
+        self.words.get(index).copied()
     }
 
     /// Takes the next word as a detached value if it can be one: it does not begin with `-` or `!`.
@@ -97,11 +97,11 @@ impl<'a> Scanner<'a> {
         self.next < self.words.len()
     }
 
-    /// Reads on. `short` gives the letters and `long` the long options of the moment.
+    /// Reads on. `short` gives the letters and `long` the long options of the moment, one table behind the other.
     pub fn next<I: Copy + PartialEq>(
         &mut self,
         short: impl Fn(char) -> Option<(I, Takes)>,
-        long: &[Long<I>],
+        long: &[&[Long<I>]],
     ) -> Token<'a, I> {
         if let Some(rest) = self.cluster.take() {
             return self.short(rest, short);
@@ -120,12 +120,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn long<I: Copy + PartialEq>(&mut self, word: &'a str, text: &'a str, table: &[Long<I>]) -> Token<'a, I> {
+    fn long<I: Copy + PartialEq>(&mut self, word: &'a str, text: &'a str, tables: &[&[Long<I>]]) -> Token<'a, I> {
         let (name, attached) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let Some(option) = find(name, table) else { return Token::Unknown(word) };
+        let Some(option) = find(name, tables) else { return Token::Unknown(word) };
         let value = match (option.takes, attached) {
             (Takes::Nothing, Some(_)) => return Token::Unknown(word),
             (Takes::Nothing | Takes::Maybe, None) => None,
@@ -174,11 +174,12 @@ impl<'a> Scanner<'a> {
 }
 
 /// The exact name, else the only option that begins so.
-fn find<'t, I: PartialEq>(name: &str, table: &'t [Long<I>]) -> Option<&'t Long<I>> {
-    if let Some(exact) = table.iter().find(|option| option.name == name) {
+fn find<'t, I: PartialEq>(name: &str, tables: &[&'t [Long<I>]]) -> Option<&'t Long<I>> {
+    let all = || tables.iter().flat_map(|table| table.iter());
+    if let Some(exact) = all().find(|option| option.name == name) {
         return Some(exact);
     }
-    let mut candidates = table.iter().filter(|option| option.name.starts_with(name));
+    let mut candidates = all().filter(|option| option.name.starts_with(name));
     let first = candidates.next()?;
     candidates.all(|other| other.id == first.id && other.takes == first.takes).then_some(first)
 }
@@ -205,11 +206,11 @@ mod tests {
     }
 
     fn read(line: &str) -> String {
-        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let words: Vec<&str> = line.split(' ').collect();
         let mut scanner = Scanner::new(&words);
         let mut seen = Vec::new();
         loop {
-            match scanner.next(short, LONG) {
+            match scanner.next(short, &[LONG]) {
                 Token::End => return seen.join(" "),
                 Token::Word(word) => seen.push(format!("'{word}'")),
                 Token::Option { id, value: None } => seen.push(id.to_string()),

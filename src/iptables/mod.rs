@@ -14,6 +14,7 @@ pub mod list;
 pub mod names;
 pub mod number;
 pub mod parse;
+pub mod plain;
 pub mod protocol;
 pub mod restore;
 pub mod rule;

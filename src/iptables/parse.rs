@@ -174,13 +174,18 @@ fn peek_letters<'a>(letters: &'a str, args: &mut impl Iterator<Item = &'a str>, 
 
 /// Parses a command line; `args` are the words behind the program's name.
 pub fn parse(family: Family, args: &[String], dialect: &Dialect) -> Result<Invocation, Error> {
-    let mut parser = Parser::new(family, args, dialect);
+    let words = words(args);
+    let mut parser = Parser::new(family, &words, dialect);
     parser.read()?;
     parser.invocation()
 }
 
+fn words(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
 /// Parses a line of an iptables-restore file, in which `table` is given; `args` are its words.
-pub fn parse_line(family: Family, table: &str, args: &[String], dialect: &Dialect) -> Result<Invocation, Error> {
+pub fn parse_line(family: Family, table: &str, args: &[&str], dialect: &Dialect) -> Result<Invocation, Error> {
     let mut parser = Parser::new(family, args, dialect);
     parser.table = table.to_owned();
     parser.restoring = true;
@@ -191,18 +196,21 @@ pub fn parse_line(family: Family, table: &str, args: &[String], dialect: &Dialec
 /// Reads the kept form of a rule; see [`Rule::from_spec`].
 pub(super) fn spec(family: Family, table: &str, text: &str, chain: Option<&str>) -> Result<Rule, Error> {
     let broken = || parameter(format!("not a rule: {text}"));
-    let mut words = restore::split(text).ok_or_else(broken)?;
-    let jump = match words.first().map(String::as_str) {
-        Some("jump") => Some(Target::Jump as fn(String) -> Target),
-        Some("goto") => Some(Target::Goto as fn(String) -> Target),
+    let words = restore::Words::of(text).ok_or_else(broken)?;
+    let mut args: Vec<&str> = Vec::with_capacity(16);
+    args.extend(words.iter());
+    let jump = match args.first() {
+        Some(&"jump") => Some(Target::Jump as fn(String) -> Target),
+        Some(&"goto") => Some(Target::Goto as fn(String) -> Target),
         _ => None,
     };
-    if jump.is_some() {
-        words.remove(0);
-    }
-    let args: Vec<String> = ["-t", table, "-A", "-"].into_iter().map(str::to_owned).chain(words).collect();
     let dialect = Dialect { family, variant: Variant::Nft, version: KEPT };
-    let Command::Append { rules, .. } = parse(family, &args, &dialect)?.command else { return Err(broken()) };
+    let mut parser = Parser::new(family, args.get(usize::from(jump.is_some())..).unwrap_or_default(), &dialect);
+    parser.table = table.to_owned();
+    let chain_of_any = Some("-".to_owned());
+    parser.command = Some(Ordered { letter: 'A', chain: chain_of_any, number: None, second: None, number_at: 0 });
+    parser.read()?;
+    let Command::Append { rules, .. } = parser.invocation()?.command else { return Err(broken()) };
     let mut rules = rules.into_iter();
     let (Some(mut rule), None) = (rules.next(), rules.next()) else { return Err(broken()) };
     match (jump, chain) {
@@ -249,7 +257,8 @@ pub fn spot(family: Family, args: &[String], dialect: &Dialect) -> Option<Spot> 
     // An option of -m recent, not the beginning of --set-counters.
     let unknown = |word: &String| if word == "--set" { "--recent-set".to_owned() } else { word.clone() };
     let args: Vec<String> = args.iter().map(unknown).collect();
-    let mut parser = Parser::new(family, &args, dialect);
+    let words = words(&args);
+    let mut parser = Parser::new(family, &words, dialect);
     while parser.read().is_err() && parser.scanner.has_rest() {
         parser.inverted = false;
     }
@@ -262,6 +271,7 @@ struct Parser<'a> {
     family: Family,
     dialect: &'a Dialect,
     scanner: Scanner<'a>,
+    /// Long options of the extensions, those loaded last first.
     long: Vec<Long<Id>>,
     inverted: bool,
     command: Option<Ordered>,
@@ -288,12 +298,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(family: Family, args: &'a [String], dialect: &'a Dialect) -> Self {
+    fn new(family: Family, args: &'a [&'a str], dialect: &'a Dialect) -> Self {
         Self {
             family,
             dialect,
             scanner: Scanner::new(args),
-            long: OWN.to_vec(),
+            long: Vec::new(),
             inverted: false,
             command: None,
             zero: false,
@@ -318,7 +328,7 @@ impl<'a> Parser<'a> {
     fn read(&mut self) -> Result<(), Error> {
         loop {
             let before = self.scanner;
-            match self.scanner.next(short, &self.long) {
+            match self.scanner.next(short, &[OWN, &self.long]) {
                 Token::End => break,
                 Token::Word("!") if self.inverted => {
                     return Err(parameter("multiple consecutive ! not allowed"));
@@ -678,12 +688,9 @@ impl<'a> Parser<'a> {
 
     /// Puts an extension's options into the table: behind iptables' own, before those that were loaded earlier.
     fn add_options(&mut self, options: &'static [Opt], id: impl Fn(u8) -> Id) {
-        let rows: Vec<Long<Id>> = options
-            .iter()
-            .flat_map(|option| option.names.iter().map(move |name| (option, *name)))
-            .map(|(option, name)| Long { name, takes: option.values.takes(), id: id(option.id) })
-            .collect();
-        self.long.splice(OWN.len()..OWN.len(), rows);
+        let names = options.iter().flat_map(|option| option.names.iter().map(move |name| (option, *name)));
+        let rows = names.map(|(option, name)| Long { name, takes: option.values.takes(), id: id(option.id) });
+        self.long.splice(..0, rows);
     }
 
     fn extension_option(&mut self, id: Id, value: Option<Value<'a>>, inverted: bool) -> Result<(), Error> {
@@ -720,18 +727,18 @@ impl<'a> Parser<'a> {
             self.finish_extensions()?;
             return Err(self.leftover().unwrap_or_else(|| parameter("no command specified")));
         };
+        if !matches!(ordered.letter, 'V' | 'h') {
+            self.finish_extensions()?;
+            if let Some(error) = self.leftover() {
+                return Err(error);
+            }
+        }
+        let warnings = self.warnings();
         let command = match ordered.letter {
             'V' => Command::Version,
             'h' => Command::Help,
-            _ => {
-                self.finish_extensions()?;
-                if let Some(error) = self.leftover() {
-                    return Err(error);
-                }
-                self.carry_out(ordered)?
-            }
+            _ => self.carry_out(ordered)?,
         };
-        let warnings = self.warnings();
         Ok(Invocation {
             family: self.family,
             table: self.table,
@@ -892,21 +899,18 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn expand(&self, sources: &[Network], destinations: &[Network]) -> Vec<Rule> {
-        let wrap = |networks: &[Network], wanted: Option<(&str, bool)>| -> Vec<Option<AddressMatch>> {
+    fn expand(&mut self, sources: &[Network], destinations: &[Network]) -> Vec<Rule> {
+        let wrap = |networks: &[Network], at: usize, wanted: Option<(&str, bool)>| {
             let inverted = wanted.is_some_and(|(_, inverted)| inverted);
-            match networks {
-                [] => vec![None],
-                some => some.iter().map(|network| Some(AddressMatch { network: *network, inverted })).collect(),
-            }
+            networks.get(at).map(|network| AddressMatch { network: *network, inverted })
         };
-        let mut base = self.rule.clone();
+        let mut base = std::mem::replace(&mut self.rule, Rule::new(self.family));
         base.counters = self.counters.unwrap_or_default();
-        let mut rules = Vec::new();
-        for source in wrap(sources, self.source) {
-            for destination in wrap(destinations, self.destination) {
-                rules.push(Rule { source, destination, ..base.clone() });
-            }
+        let (across, down) = (sources.len().max(1), destinations.len().max(1));
+        let mut rules = vec![base; across * down];
+        for (number, rule) in rules.iter_mut().enumerate() {
+            rule.source = wrap(sources, number / down, self.source);
+            rule.destination = wrap(destinations, number % down, self.destination);
         }
         rules
     }

@@ -126,6 +126,26 @@ proptest! {
         prop_assert_eq!(format!("{:?}", kept.translate(&context)), format!("{:?}", rule.translate(&context)));
     }
 
+    /// What needs no reading is saved by all of them in the words in which it is kept.
+    #[test]
+    fn plain_texts_are_what_is_saved(first in part(), second in part(), target in target()) {
+        let words: Vec<String> = first.into_iter().chain(second).chain(target).collect();
+        let Some(rule) = parse_rule(&words) else { return Ok(()) };
+        let spec = rule.spec();
+        let Some(plain) = plain::saved(&spec) else { return Ok(()) };
+        let plain = match plain {
+            plain::Saved::Whole(spec) => spec.to_owned(),
+            plain::Saved::Calls { spec, option } => format!("{spec}{option}{}", rule.jump().unwrap_or_default()),
+        };
+        let read = Rule::from_spec(Family::V4, "filter", &spec, rule.jump()).unwrap();
+        for version in [(1, 8, 2), (1, 8, 4), (1, 8, 7), (1, 8, 8), (1, 8, 9), (1, 8, 10), (1, 8, 11), (1, 8, 13)] {
+            for variant in [Variant::Legacy, Variant::Nft] {
+                let saved = read.save(&Dialect { family: Family::V4, variant, version });
+                prop_assert_eq!(saved.trim_start(), plain.trim_start(), "{:?} {:?}", variant, version);
+            }
+        }
+    }
+
     /// No line makes the parser panic, and whatever the parser takes, the lenient look finds the same table.
     #[test]
     fn any_line_is_read(words in prop::collection::vec(word(), 0..10)) {

@@ -144,26 +144,57 @@ fn bracket(text: &str) -> Option<(Bracket, &str)> {
     Some((Bracket { packets: packets.to_owned(), bytes: bytes.to_owned() }, rest))
 }
 
-/// Takes a rule's words apart; a closing quote ends its word. `None`: a quote is left open.
-pub fn split(text: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted => {
-                quoted = false;
-                words.push(word.take().unwrap_or_default());
+/// The words of a rule, quotes taken off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    /// Takes a rule's words apart; a closing quote ends its word. `None`: a quote is left open.
+    pub fn of(text: &str) -> Option<Self> {
+        let mut words = Self { text: String::with_capacity(text.len()), ends: Vec::with_capacity(16) };
+        let (mut quoted, mut open) = (false, false);
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '"' if quoted => {
+                    (quoted, open) = (false, false);
+                    words.ends.push(words.text.len());
+                }
+                '"' => quoted = true,
+                '\\' if quoted => {
+                    open = true;
+                    words.text.extend(chars.next());
+                }
+                ' ' | '\t' | '\n' if !quoted => {
+                    if std::mem::take(&mut open) {
+                        words.ends.push(words.text.len());
+                    }
+                }
+                c => {
+                    open = true;
+                    words.text.push(c);
+                }
             }
-            '"' => quoted = true,
-            '\\' if quoted => word.get_or_insert_default().extend(chars.next()),
-            ' ' | '\t' | '\n' if !quoted => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
         }
+        if open {
+            words.ends.push(words.text.len());
+        }
+        (!quoted).then_some(words)
     }
-    words.extend(word);
-    (!quoted).then_some(words)
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
+    }
+}
+
+/// [`Words::of`], each word for itself.
+pub fn split(text: &str) -> Option<Vec<String>> {
+    Some(Words::of(text)?.iter().map(str::to_owned).collect())
 }
 
 /// A text as `-S` and iptables-save write comments and prefixes: bare when it is of letters, digits, `-` and `_`,

@@ -110,7 +110,10 @@ impl Rule {
         if self.jump().is_none() {
             self.save_target(&mut out, &Form::Spec);
         }
-        out.trim_start().to_owned()
+        if out.starts_with(' ') {
+            out.remove(0);
+        }
+        out
     }
 
     /// Reads [`Rule::spec`] back; `chain` is the target of its jump or goto as the kernel knows it.
@@ -140,7 +143,10 @@ impl Rule {
         if dialect.variant == Variant::Nft && dialect.version <= (1, 8, 7) && matches!(self.target, Target::None) {
             out.push(' ');
         }
-        out.strip_prefix(' ').map(str::to_owned).unwrap_or(out)
+        if out.starts_with(' ') {
+            out.remove(0);
+        }
+        out
     }
 
     fn save_matches(&self, out: &mut String, form: &Form<'_>) {
@@ -168,9 +174,9 @@ impl Rule {
     fn save_target(&self, out: &mut String, form: &Form<'_>) {
         let _ = match &self.target {
             Target::None => Ok(()),
-            Target::Accept => write!(out, " -j ACCEPT"),
-            Target::Drop => write!(out, " -j DROP"),
-            Target::Return => write!(out, " -j RETURN"),
+            Target::Accept => out.write_str(" -j ACCEPT"),
+            Target::Drop => out.write_str(" -j DROP"),
+            Target::Return => out.write_str(" -j RETURN"),
             Target::Jump(chain) => write!(out, " -j {chain}"),
             Target::Goto(chain) => write!(out, " -g {chain}"),
             Target::Extension(target) => {
@@ -280,7 +286,10 @@ fn save_address(out: &mut String, option: &str, wanted: Option<&AddressMatch>) {
     if let Some(wanted) = wanted
         && (wanted.inverted || !wanted.network.is_all())
     {
-        let _ = write!(out, "{} {option} {}", bang(wanted.inverted), wanted.network.text());
+        for word in [bang(wanted.inverted), " ", option, " "] {
+            out.push_str(word);
+        }
+        wanted.network.write(out);
     }
 }
 

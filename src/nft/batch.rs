@@ -493,9 +493,9 @@ impl Batch {
         self.changes.get(*self.owners.get(message)?)
     }
 
-    /// The datagram. Its sequence numbers are `first` for the beginning, then one more for each message; the last
+    /// The datagram, in three pieces; no other can be made of the batch afterwards. Its sequence numbers are `first` for the beginning, then one more for each message; the last
     /// operation asks for an acknowledgement. Without `finish` the kernel prepares it all and throws it away.
-    pub(super) fn datagram(&mut self, first: u32, generation: Option<u32>, finish: bool) -> Vec<u8> {
+    pub(super) fn datagram(&mut self, first: u32, generation: Option<u32>, finish: bool) -> [Vec<u8>; 3] {
         self.messages.request_ack(self.last);
         self.messages.renumber(first.wrapping_add(1));
         let mut out = Writer::new();
@@ -504,13 +504,13 @@ impl Batch {
             out.put_u32(nfnl::BATCH_GENID, generation);
         }
         out.end_message(begin);
-        out.append(&self.messages);
+        let mut behind = Writer::new();
         if finish {
             let seq = first.wrapping_add(1).wrapping_add(u32::try_from(self.owners.len()).unwrap_or(u32::MAX));
-            let end = out.begin_raw(nfnl::BATCH_END, nl::F_REQUEST, seq, 0, nfnl::SUBSYS_NFTABLES);
-            out.end_message(end);
+            let end = behind.begin_raw(nfnl::BATCH_END, nl::F_REQUEST, seq, 0, nfnl::SUBSYS_NFTABLES);
+            behind.end_message(end);
         }
-        out.into_bytes()
+        [out, std::mem::take(&mut self.messages), behind].map(Writer::into_bytes)
     }
 }
 

@@ -4,11 +4,12 @@
 
 use super::expr::{Match, Op, Value};
 use super::key::{self, Kind};
+use std::borrow::Cow;
 
 /// The same match in a form that `nft list ruleset` prints so that it can be read back. It has no word for what is
 /// not "missing", and prints a time of zero as nothing at all.
-pub(super) fn canonical(found: &Match) -> Match {
-    let with = |op, value: Vec<u8>| Match { op, value: Value::Bytes(value), ..found.clone() };
+pub(super) fn canonical(found: &Match) -> Cow<'_, Match> {
+    let with = |op, value: Vec<u8>| Cow::Owned(Match { op, value: Value::Bytes(value), ..found.clone() });
     match (key::of(found.key).kind, found.op, &found.value) {
         (Kind::Presence, Op::Ne, Value::Bytes(value)) => with(Op::Eq, presence(is_zero(value), value.len())),
         (Kind::Time, Op::Eq, Value::Bytes(value)) if is_zero(value) => with(Op::Lt, millisecond()),
@@ -17,7 +18,7 @@ pub(super) fn canonical(found: &Match) -> Match {
         (Kind::Time, Op::Ne, Value::Range(from, to)) if is_zero(from) && !is_zero(to) => with(Op::Gt, to.clone()),
         (Kind::Time, Op::Eq, Value::Range(_, to)) if is_zero(to) => with(Op::Lt, millisecond()),
         (Kind::Time, Op::Ne, Value::Range(_, to)) if is_zero(to) => with(Op::Ge, millisecond()),
-        _ => found.clone(),
+        _ => Cow::Borrowed(found),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::family::Family;
 use crate::sys::netlink::Socket;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
-use std::{fmt, io};
+use std::fmt;
+use std::io::{self, IoSlice};
 
 /// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer. Every page of it
 /// has to be had from the kernel first.
@@ -350,7 +351,8 @@ impl Connection {
         self.make_room();
         let first = self.take_seqs(batch.message_count() + 2);
         let request = batch.datagram(first, generation, finish);
-        self.socket.send(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
+        let request = request.each_ref().map(|part| IoSlice::new(part));
+        self.socket.send_gathered(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
         match self.answers(first, batch.message_count()) {
             (Some((number, errno)), _) => {
                 let owner = number.checked_sub(1).and_then(|message| batch.owner(message));

@@ -104,7 +104,7 @@ impl Lowering<'_> {
     }
 
     fn matching(&mut self, found: &Match) -> Result<()> {
-        let found = &canonical(found);
+        let found = &*canonical(found);
         let facts = key::of(found.key);
         check_lengths(found, facts)?;
         if let Key::ExtHdr(field) = found.key

@@ -215,7 +215,7 @@ pub(super) fn knows_protocol(rule: &Alternative) -> bool {
 }
 
 fn relation(found: &Match, context: &mut Context) -> Result<Relation, Unprintable> {
-    let found = &canonical(found);
+    let found = &*canonical(found);
     let facts = key::of(found.key);
     let left = left(found.key, context)?;
     let facts = match left {

@@ -22,6 +22,83 @@ pub fn commands(batch: &Batch) -> Result<Vec<String>, Unprintable> {
     batch.changes().iter().map(command).collect()
 }
 
+/// What a transaction does, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The first operations as commands.
+    pub lines: Vec<String>,
+    /// How many there are besides.
+    pub more: usize,
+}
+
+impl Told {
+    /// Whether it does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.more == 0
+    }
+}
+
+impl From<Vec<String>> for Told {
+    fn from(lines: Vec<String>) -> Self {
+        Self { lines, more: 0 }
+    }
+}
+
+/// The first operations of a batch as commands, until they take `room` bytes. The others are only made sure of.
+///
+/// # Errors
+/// As [`commands`].
+pub fn told(batch: &Batch, room: usize) -> Result<Told, Unprintable> {
+    let (mut told, mut taken) = (Told::default(), 0);
+    for change in batch.changes() {
+        if taken < room {
+            let line = command(change)?;
+            taken += line.len();
+            told.lines.push(line);
+        } else {
+            check(change)?;
+            told.more += 1;
+        }
+    }
+    Ok(told)
+}
+
+/// Whether there is a command for it: does what can fail of [`command`], and no more.
+fn check(change: &Change) -> Result<(), Unprintable> {
+    checked_chain(&change.table)?;
+    match &change.action {
+        Action::AddRule { chain, rule, .. } | Action::ReplaceRule { chain, rule, .. } => {
+            checked_chain(chain)?;
+            check_rule(rule)
+        }
+        Action::RenameChain { to, .. } => checked_chain(to).map(drop),
+        _ => change.chain().map_or(Ok(()), |chain| checked_chain(chain).map(drop)),
+    }
+}
+
+fn check_rule(rule: &Alternative) -> Result<(), Unprintable> {
+    syntax::relations(rule)?;
+    for expr in rule {
+        match expr {
+            Expr::Match(_) | Expr::Counter { .. } | Expr::Quota { .. } | Expr::Notrack | Expr::CtZone { .. } => {}
+            Expr::MarkSet { .. } | Expr::TraceSet => {}
+            Expr::Limit(bucket) => drop(limit(*bucket)?),
+            Expr::Log(target) => drop(log(target)?),
+            Expr::Assign(assign) => drop(assign.text()?),
+            Expr::Nat(target) => drop(nat::text(target, rule)?),
+            Expr::Divert(target) => drop(divert::text(*target, rule)?),
+            Expr::Reject(answer) => drop(reject::text(*answer)?),
+            Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => drop(checked_chain(chain)?),
+            Expr::Verdict(_) => {}
+        }
+    }
+    if rule.is_empty() { nothing() } else { Ok(()) }
+}
+
+fn nothing<T>() -> Result<T, Unprintable> {
+    unprintable("a rule without any expression")
+}
+
 /// One operation as a command.
 ///
 /// # Errors
@@ -89,7 +166,7 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::Verdict(end) => verdict(end)?,
         });
     }
-    if words.is_empty() { unprintable("a rule without any expression") } else { Ok(words.join(" ")) }
+    if words.is_empty() { nothing() } else { Ok(words.join(" ")) }
 }
 
 fn commented(family: Family, rule: &Alternative, comment: Option<&str>) -> Result<String, Unprintable> {

@@ -8,6 +8,7 @@
 
 use super::connection::RuleInfo;
 use super::names;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Holds nothing but rules whose user data continues that of others. Longer than the 28 bytes that iptables allows for
@@ -97,8 +98,30 @@ pub fn encode(entry: &Entry, comment: Option<&str>) -> Encoded {
     Encoded { userdata, overflow }
 }
 
-/// Reads user data; `overflow` are the rules of [`OVERFLOW_CHAIN`].
-pub fn decode(userdata: &[u8], overflow: &[RuleInfo]) -> Decoded {
+/// The rules of [`OVERFLOW_CHAIN`], by what they continue.
+#[derive(Debug, Default)]
+pub struct Continuations<'a>(HashMap<[u8; 8], Vec<(u64, Piece<'a>)>>);
+
+impl<'a> Continuations<'a> {
+    /// Rules that are none of it are passed over.
+    pub fn of(overflow: &'a [RuleInfo]) -> Self {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for (rule, piece) in overflow.iter().filter_map(|rule| Some((rule, piece(&rule.userdata)?))) {
+            by_key.entry(piece.key).or_default().push((rule.handle, piece));
+        }
+        for pieces in by_key.values_mut() {
+            pieces.sort_by_key(|(_, piece)| piece.number);
+        }
+        Self(by_key)
+    }
+
+    fn get(&self, key: &[u8; 8]) -> &[(u64, Piece<'a>)] {
+        self.0.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Reads user data, and what continues it.
+pub fn decode(userdata: &[u8], overflow: &Continuations<'_>) -> Decoded {
     let Some(value) = Tlvs(userdata).find_map(|(kind, value)| (kind == ENTRY).then_some(value)) else {
         return Decoded::Foreign;
     };
@@ -133,12 +156,11 @@ pub fn is_ours(userdata: &[u8]) -> bool {
 }
 
 /// Handles of the rules in [`OVERFLOW_CHAIN`] that continue this user data: to be deleted with its rule.
-pub fn overflow_handles(userdata: &[u8], overflow: &[RuleInfo]) -> Vec<u64> {
+pub fn overflow_handles(userdata: &[u8], overflow: &Continuations<'_>) -> Vec<u64> {
     let entry = Tlvs(userdata).find_map(|(kind, value)| (kind == ENTRY).then_some(value));
     let Some([FORMAT, _, _, OVERFLOWING, rest @ ..]) = entry else { return Vec::new() };
     let Some(key) = rest.first_chunk::<8>() else { return Vec::new() };
-    let of_key = |rule: &&RuleInfo| piece(&rule.userdata).is_some_and(|piece| piece.key == *key);
-    overflow.iter().filter(of_key).map(|rule| rule.handle).collect()
+    overflow.get(key).iter().map(|(handle, _)| *handle).collect()
 }
 
 /// User data of a rule that is not ours to read back: nft's readable comment alone; empty where nft cannot hold it.
@@ -170,17 +192,16 @@ fn random_key() -> [u8; 8] {
 }
 
 /// Puts a long text together; `None` unless every byte of it is there.
-fn gather(rest: &[u8], overflow: &[RuleInfo]) -> Option<Vec<u8>> {
+fn gather(rest: &[u8], overflow: &Continuations<'_>) -> Option<Vec<u8>> {
     let key = rest.first_chunk::<8>()?;
     let len = usize::try_from(u32::from_be_bytes(rest.get(8..)?.try_into().ok()?)).ok()?;
-    let mut pieces: Vec<Piece<'_>> =
-        overflow.iter().filter_map(|rule| piece(&rule.userdata)).filter(|piece| piece.key == *key).collect();
-    pieces.sort_by_key(|piece| piece.number);
-    let in_order = pieces.iter().enumerate().all(|(at, piece)| usize::from(piece.number) == at);
-    let text: Vec<u8> = pieces.iter().flat_map(|piece| piece.text).copied().collect();
+    let pieces = overflow.get(key);
+    let in_order = pieces.iter().enumerate().all(|(at, (_, piece))| usize::from(piece.number) == at);
+    let text: Vec<u8> = pieces.iter().flat_map(|(_, piece)| piece.text).copied().collect();
     (in_order && text.len() == len).then_some(text)
 }
 
+#[derive(Debug)]
 struct Piece<'a> {
     key: [u8; 8],
     number: u16,
@@ -248,18 +269,18 @@ mod tests {
     fn a_newer_format_is_told_from_a_foreign_one() {
         let mut encoded = encode(&entry("-j DROP"), None);
         encoded.userdata[2] = FORMAT + 1;
-        assert_eq!(decode(&encoded.userdata, &[]), Decoded::Newer);
-        assert_eq!(decode(b"", &[]), Decoded::Foreign);
-        assert_eq!(decode(b"\x00\x02a\x00", &[]), Decoded::Foreign);
+        assert_eq!(decode(&encoded.userdata, &Continuations::default()), Decoded::Newer);
+        assert_eq!(decode(b"", &Continuations::default()), Decoded::Foreign);
+        assert_eq!(decode(b"\x00\x02a\x00", &Continuations::default()), Decoded::Foreign);
     }
 
     #[test]
     fn a_text_without_all_its_pieces_is_not_ours() {
         let encoded = encode(&entry(&"x".repeat(1000)), None);
         let mut overflow = rules(&encoded.overflow);
-        assert_eq!(overflow_handles(&encoded.userdata, &overflow).len(), encoded.overflow.len());
+        assert_eq!(overflow_handles(&encoded.userdata, &Continuations::of(&overflow)).len(), encoded.overflow.len());
         overflow.remove(1);
-        assert_eq!(decode(&encoded.userdata, &overflow), Decoded::Foreign);
+        assert_eq!(decode(&encoded.userdata, &Continuations::of(&overflow)), Decoded::Foreign);
     }
 
     proptest! {
@@ -272,7 +293,7 @@ mod tests {
             prop_assert!(encoded.overflow.iter().all(|piece| piece.len() <= LIMIT));
             let mut overflow = rules(&encode(&Entry { part: 0, parts: 1, text: "y".repeat(900) }, None).overflow);
             overflow.extend(rules(&encoded.overflow).into_iter().rev());
-            prop_assert_eq!(decode(&encoded.userdata, &overflow), Decoded::Ours(entry));
+            prop_assert_eq!(decode(&encoded.userdata, &Continuations::of(&overflow)), Decoded::Ours(entry));
         }
 
         #[test]
@@ -282,6 +303,7 @@ mod tests {
         ) {
             let looks_ours: Vec<u8> = [&[ENTRY, u8::try_from(tail.len()).unwrap_or(0)], &tail[..]].concat();
             let overflow = rules(&[bytes.clone(), [&[PIECE, 20], &tail[..]].concat()]);
+            let overflow = Continuations::of(&overflow);
             for userdata in [&bytes, &looks_ours] {
                 let _ = decode(userdata, &overflow);
                 let _ = overflow_handles(userdata, &overflow);

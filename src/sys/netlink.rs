@@ -7,9 +7,9 @@
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendmsg, setsockopt, socket, sockopt,
 };
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A netlink socket, closed on exec. The first send binds it (netlink(7), Address formats).
@@ -52,10 +52,20 @@ impl Socket {
     /// EMSGSIZE when the buffer cannot be made large enough: nothing was sent then.
     #[inline]
     pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        self.make_room(request.len());
+        self.send_gathered(&[IoSlice::new(request)])
+    }
+
+    /// The same of a request that lies in several places.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    #[inline]
+    pub fn send_gathered(&mut self, request: &[IoSlice<'_>]) -> io::Result<()> {
+        let len = request.iter().map(|part| part.len()).sum();
+        self.make_room(len);
         loop {
-            match send(self.fd.as_raw_fd(), request, MsgFlags::empty()) {
-                Ok(sent) if sent == request.len() => return Ok(()),
+            match sendmsg::<()>(self.fd.as_raw_fd(), request, &[], MsgFlags::empty(), None) {
+                Ok(sent) if sent == len => return Ok(()),
                 Ok(_) => return Err(io::Error::from(Errno::EMSGSIZE)),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

@@ -65,7 +65,7 @@ fn carry(table: &Table, dialect: &Dialect) {
     let name = table_name(&table.name);
     let eager = dialect.variant == Variant::Legacy;
     let place = Place { family: table.family, table: &name, builtins: builtins(&table.name), eager };
-    if let Ok(change) = change::between(&place, &untouched(table.family, &table.name), table) {
+    if let Ok(change) = change::between(&place, &untouched(table.family, &table.name), table.clone()) {
         let _ = json::commands(&change.batch);
         nft::hostile::messages(&change.batch);
     }
@@ -91,7 +91,8 @@ pub fn restore_file(input: &[u8]) {
                 if let Some(bracket) = counters {
                     bracket.read();
                 }
-                if let Ok(invocation) = iptables::parse_line(dialect.family, &table.name, &args, &dialect) {
+                let words: Vec<&str> = args.iter().map(String::as_str).collect();
+                if let Ok(invocation) = iptables::parse_line(dialect.family, &table.name, &words, &dialect) {
                     let _ = Session { table: &mut table, dialect: &dialect, out: &mut out }.run(&invocation);
                 }
             }
@@ -130,7 +131,10 @@ pub fn round_trip(input: &[u8]) {
         let encoded = userdata::encode(&entry, rule.comment());
         assert!(encoded.userdata.len() <= 256 && encoded.overflow.iter().all(|piece| piece.len() <= 256));
         if encoded.overflow.is_empty() {
-            assert_eq!(userdata::decode(&encoded.userdata, &[]), userdata::Decoded::Ours(entry));
+            assert_eq!(
+                userdata::decode(&encoded.userdata, &userdata::Continuations::default()),
+                userdata::Decoded::Ours(entry)
+            );
         }
         let Ok(native) = native else { continue };
         assert!(!native.is_empty() || rule.spec().contains('!'), "a rule that is none at all: {}", rule.spec());
