@@ -112,6 +112,44 @@ def test_killed_at_every_system_call(bench, change, tmp_path):
     assert seen == {True, False} and len(calls) > 20, calls
 
 
+HOSTED = {
+    "first": (NOTHING, ["iptables", "-t", "raw", "-A", *RULE.split()]),
+    "delete": (SOME[:2], ["iptables", "-t", "raw", "-D", *RULE.split()]),
+}
+
+
+@strace
+@pytest.mark.parametrize("change", HOSTED)
+@pytest.mark.parametrize("host", ("mangle", "filter"))
+def test_killed_while_another_table_holds_it(shim, original, host, change, tmp_path):
+    """The backend that it has started may go on: what it does is a whole change too."""
+    bench = Bench(shim("legacy", ("raw",), host), str(tmp_path / "xtables.lock"))
+    lines, argv = HOSTED[change]
+    if host == "filter":
+        lines = lines[:1]
+
+    def state():
+        shown = bench.call(["iptables-save", "-t", "raw"])
+        held = harness.execute([original("legacy").path("iptables-save"), "-t", host], env=bench.env)
+        assert shown.rc == held.rc == 0, shown.text() + held.text()
+        return harness.without_dates(shown.out), harness.without_dates(held.out)
+
+    with bench.prepared(lines):
+        before = state()
+        assert bench.call(argv) == harness.Result(0, b"", b"")
+        after = state()
+    seen = set()
+    for name, number in system_calls(bench, lines, argv, None, tmp_path / "calls"):
+        with bench.prepared(lines):
+            bench.call(argv, via=("strace", "-qq", "-o", "/dev/null", "-e", f"inject={name}:signal=KILL:when={number}"))
+            until = time.monotonic() + 5
+            while (found := state()) not in (before, after) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert found in (before, after), f"killed at {name} {number}: neither before nor after\n{found[0].decode()}\n{found[1].decode()}"
+            seen.add(found == after)
+    assert seen == {True, False}
+
+
 @strace
 @pytest.mark.parametrize("change", ("append", "restore"))
 @pytest.mark.parametrize("error", ("ENOMEM", "EBUSY", "ENOBUFS", "EPERM"))
