@@ -14,7 +14,7 @@ use crate::config::CarrierKind;
 use crate::error::{Error, TableError, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
-use crate::iptables::parse::{NAME_MAX, no_table};
+use crate::iptables::parse::NAME_MAX;
 use crate::iptables::restore::{self, Bracket, Line};
 use crate::iptables::{self, Command, Invocation, Rule};
 use crate::nft::userdata::{self, Continuations, Decoded};
@@ -543,7 +543,10 @@ pub(super) fn line(
                 Variant::Legacy => policy != "-",
                 Variant::Nft => session.table.chain(&name).is_some_and(|chain| chain.base.is_some()),
             };
-            if section.counters && counters.is_none() && counted {
+            // From 1.8.11 on they are read whether they count or not.
+            let written = text.split([' ', '\t', '\n']).filter(|word| !word.is_empty()).count() > 2;
+            let read = section.counters || written && session.dialect.version >= (1, 8, 11);
+            if read && counters.is_none() && counted {
                 return Err(Error::Parameter(format!("invalid policy counters for chain '{name}'\n")));
             }
             let counters = if section.counters { counters } else { Some((0, 0)) };
@@ -578,10 +581,6 @@ fn command(
     words.extend(args.iter().map(String::as_str));
     if words.len() > restore::WORDS_MAX {
         return Err(Error::Parameter("Parser cannot handle more arguments".to_owned()));
-    }
-    // Up to 1.8.7 it was the words that were looked at.
-    if session.dialect.version < (1, 8, 8) && words.iter().any(|word| *word == "-t" || word.starts_with("--table")) {
-        return Err(no_table(family));
     }
     let mut invocation = match iptables::parse_line(family, table, &words, session.dialect) {
         Err(Error::WrongFamily) if other => return Ok(()),
@@ -640,6 +639,7 @@ fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: 
     }
     let program = dialect.family.program();
     let prefix = dialect.prefix().replacen(program, &format!("{program}-restore"), 1);
-    let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n");
+    let blank = if dialect.version < (1, 8, 9) { "\n" } else { "" };
+    let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n{blank}");
     Error::Verbatim { stderr, code: 1 }
 }

@@ -313,7 +313,10 @@ impl Session<'_> {
     fn no_such_target(&self, rule: &Rule, target: &str) -> Error {
         match self.dialect.variant {
             Variant::Nft => Error::Parameter(format!("Chain '{target}' does not exist")),
-            Variant::Legacy if rule.is_goto() => Error::Parameter(format!("goto '{target}' is not a chain")),
+            Variant::Legacy if rule.is_goto() => {
+                let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
+                Error::Parameter(format!("goto '{target}' is not a chain{blank}"))
+            }
             Variant::Legacy => Error::Parameter(format!("Couldn't load target `{target}':No such file or directory\n")),
         }
     }
@@ -608,7 +611,8 @@ impl Session<'_> {
         }
         let prefix = self.dialect.prefix();
         let table = &self.table.name;
-        let stderr = format!("{prefix}: chain `{chain}' in table `{table}' is incompatible, use 'nft' tool.\n");
+        let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
+        let stderr = format!("{prefix}: chain `{chain}' in table `{table}' is incompatible, use 'nft' tool.\n{blank}");
         Error::Verbatim { stderr, code: 1 }
     }
 

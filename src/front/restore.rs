@@ -492,6 +492,9 @@ fn alone(lines: &[&[u8]], range: &std::ops::Range<usize>) -> Vec<u8> {
     text
 }
 
+/// What iptables-restore says of an option that names a table begins so.
+const NO_TABLE: &str = "The -t option";
+
 /// An error of one line in the words of iptables-restore. iptables-legacy's always has the same name, iptables-nft's
 /// goes by how it was called.
 fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Error {
@@ -500,6 +503,10 @@ fn numbered(error: Error, line: usize, dialect: &Dialect, program: &str) -> Erro
     let prefix = dialect.prefix().replacen(dialect.family.program(), program, 1);
     let code = error.code();
     let stderr = match &error {
+        Error::Parameter(text) if dialect.version < (1, 8, 8) && text.starts_with(NO_TABLE) => {
+            let text = text.replacen(NO_TABLE, &format!("{NO_TABLE} (seen in line {line})"), 1);
+            format!("{prefix}: {text}\n{tried}")
+        }
         Error::Parameter(text) => format!("{prefix}: {text}\n{tried}"),
         Error::BareParameter(text) => format!("{text}\n{tried}"),
         Error::WrongFamily => tried,

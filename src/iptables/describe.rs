@@ -19,6 +19,7 @@ impl Rule {
         let (number, sign) = (self.protocol.number, if self.protocol.inverted { '!' } else { ' ' });
         let name = protocol::name(number, dialect).map_or_else(|| number.to_string(), str::to_owned);
         let fragment = match (self.family, self.fragment) {
+            (Family::V6, _) if dialect.version < (1, 8, 8) => "  ",
             (Family::V6, _) if dialect.version < (1, 8, 9) => "",
             (_, None) => "--",
             (_, Some(false)) => "-f",

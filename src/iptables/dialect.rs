@@ -54,6 +54,10 @@ impl Dialect {
         match error {
             Error::Parameter(text) => format!("{prefix}: {text}\n{tried}"),
             Error::BareParameter(text) => format!("{text}\n{tried}"),
+            Error::WrongFamily if self.variant == Variant::Legacy && self.version < (1, 8, 8) => {
+                let version = if self.family == Family::V4 { 4 } else { 6 };
+                format!("This is the IPv{version} version of {}.\n{tried}", self.family.program())
+            }
             Error::WrongFamily => tried,
             Error::Table(table) => format!("{program}: {}\n", self.table_text(*table)),
             Error::Version(text) => {

@@ -635,7 +635,10 @@ impl<'a> Parser<'a> {
         if letter == 'g' {
             if ext::is_target_name(name, self.family) {
                 return Err(match self.dialect.variant {
-                    Variant::Legacy => parameter(format!("goto '{name}' is not a chain")),
+                    Variant::Legacy => {
+                        let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
+                        parameter(format!("goto '{name}' is not a chain{blank}"))
+                    }
                     Variant::Nft => parameter(format!("Chain '{name}' does not exist")),
                 });
             }
@@ -813,6 +816,10 @@ impl<'a> Parser<'a> {
             self.check_chain(&named)?;
             rules = self.expand(&sources, &destinations);
         }
+        if letter == 'R' {
+            // From 1.8.11 on the first of several addresses counts.
+            rules.truncate(1);
+        }
         if letter == 'P' && second.as_deref() == Some("DROP") {
             self.check_drop()?;
         }
@@ -858,7 +865,8 @@ impl<'a> Parser<'a> {
         let rule = matches!(letter, 'A' | 'I' | 'R' | 'D' | 'C') && !numbered;
         for option in ['n', 's', 'd', 'p', 'j', 'x', 'i', 'o', LINE_NUMBERS, 'c', 'f'] {
             let legal = match option {
-                'n' | 'x' | LINE_NUMBERS => letter == 'L',
+                // 1.8.11 takes them for no command that -Z is part of.
+                'n' | 'x' | LINE_NUMBERS => letter == 'L' && !(self.zero && self.dialect.version == (1, 8, 11)),
                 'c' => matches!(letter, 'A' | 'I' | 'R' | 'P'),
                 _ => rule,
             };
@@ -945,7 +953,7 @@ fn not_carried(option: &str, name: &str, why: &str) -> Error {
 }
 
 /// What iptables-restore says of `-t` in a file.
-pub fn no_table(family: Family) -> Error {
+fn no_table(family: Family) -> Error {
     parameter(format!("The -t option cannot be used in {}-restore.\n", family.program()))
 }
 
@@ -968,6 +976,28 @@ mod tests {
         let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
         let spot = spot(Family::V4, &args, &dialect).expect("a command");
         (spot.letter, spot.chain, spot.number, spot.number_at)
+    }
+
+    /// Read off 1.8.9, 1.8.11 and 1.8.13 of both variants.
+    #[test]
+    fn versions_differ_over_lists_of_addresses_and_over_zeroing() {
+        let read = |version, line: &str| {
+            let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            parse(Family::V4, &args, &Dialect { family: Family::V4, variant: Variant::Nft, version })
+        };
+        let replace = "-R INPUT 1 -s 10.0.0.1,10.0.0.2 -d 10.1.0.1,10.1.0.2 -j DROP";
+        assert!(read((1, 8, 9), replace).is_err());
+        for version in [(1, 8, 11), (1, 8, 13)] {
+            let Ok(Command::Replace { rules, .. }) = read(version, replace).map(|read| read.command) else {
+                panic!("{version:?}");
+            };
+            let specs: Vec<String> = rules.iter().map(Rule::spec).collect();
+            assert_eq!(specs, ["-s 10.0.0.1/32 -d 10.1.0.1/32 -j DROP"]);
+        }
+        for (version, takes) in [((1, 8, 9), true), ((1, 8, 11), false), ((1, 8, 13), true)] {
+            assert_eq!(read(version, "-L -Z -n").is_ok(), takes, "{version:?}");
+            assert!(read(version, "-L -Z -v").is_ok() && read(version, "-nvxL").is_ok());
+        }
     }
 
     #[test]

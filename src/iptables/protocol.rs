@@ -77,11 +77,15 @@ pub fn built_in_name(number: u8) -> Option<&'static str> {
     BUILT_IN.iter().find(|(_, n)| *n == number).map(|(name, _)| *name)
 }
 
-/// The name that `-S` and a listing without `-n` give it.
+/// The name that /etc/protocols gives it.
+pub fn listed_name(number: u8) -> Option<&'static str> {
+    if number == 0 { None } else { names::protocol_name(number) }
+}
+
+/// The name that `-S` gives it, and before 1.8.11 a listing without `-n`.
 pub fn name(number: u8, dialect: &Dialect) -> Option<&'static str> {
     match number {
         0 | ip::TCP | ip::UDP | ip::ICMP => built_in_name(number),
-        ip::ICMPV6 if dialect.version < (1, 8, 8) => Some("icmpv6"),
         _ if dialect.version >= (1, 8, 11) => {
             NEWER.iter().find(|(_, n)| *n == number).map(|(name, _)| *name).or_else(|| built_in_name(number))
         }

@@ -7,7 +7,7 @@ use super::dialect::{Dialect, Variant};
 use super::ext::{Extension, Form, ListStyle, Place};
 use super::interface::InterfaceMatch;
 use super::list::{ListOptions, counter_text};
-use super::protocol::{self, Protocol};
+use super::protocol::{self, Protocol, ip};
 use super::{address, parse};
 use crate::error::Error;
 use crate::family::Family;
@@ -248,10 +248,21 @@ impl Rule {
     fn list_protocol(&self, out: &mut String, dialect: &Dialect, options: &ListOptions) {
         let number = self.protocol.number;
         let as_number = options.numeric && dialect.version >= (1, 8, 9) && dialect.version < (1, 8, 11);
-        let name = if as_number { None } else { protocol::name(number, dialect) };
+        // From 1.8.11 on `-S` asks no /etc/protocols, a listing with names still does.
+        let named = || protocol::listed_name(number).filter(|_| !options.numeric && dialect.version >= (1, 8, 11));
+        let name = match as_number {
+            true => None,
+            // Of several of its own names that iptables took another then.
+            false if options.numeric && dialect.version < (1, 8, 8) => match number {
+                ip::ICMPV6 => Some("icmpv6"),
+                _ => protocol::built_in_name(number),
+            },
+            false => named().or_else(|| protocol::name(number, dialect)),
+        };
         let text = name.map_or_else(|| number.to_string(), str::to_owned);
         let sign = if self.protocol.inverted { '!' } else { ' ' };
-        let blank = if dialect.version == (1, 8, 8) && options.numeric && text.len() > 4 { "" } else { " " };
+        let shifts = dialect.version < (1, 8, 8) || dialect.version == (1, 8, 8) && options.numeric;
+        let blank = if shifts && text.len() > 4 { "" } else { " " };
         let _ = write!(out, "{sign}{text:<4}{blank}");
     }
 
