@@ -4,13 +4,17 @@ use std::fs;
 use std::path::Path;
 use xtshim::carrier::change::{self, Place};
 use xtshim::carrier::nft::{builtins, table_name};
-use xtshim::carrier::table::{Chain, Session, Table, Unread};
+use xtshim::carrier::table::{Chain, Held, Session, Table, Unread};
 use xtshim::family::Family;
 use xtshim::iptables::dialect::{Dialect, Variant};
 use xtshim::iptables::restore::{self, Line};
 use xtshim::iptables::{self, Command, ListOptions, Rule, TranslateContext, parse, peek_table, plain_table};
 use xtshim::nft::{self, Batch, Position, json, text, userdata};
 use xtshim::{config, journal, probe};
+
+/// That save or list some rule otherwise than the one before, and so on through both variants.
+const VERSIONS: [(u16, u16, u16); 8] =
+    [(1, 8, 2), (1, 8, 7), (1, 8, 4), (1, 8, 9), (1, 8, 8), (1, 8, 11), (1, 8, 10), (1, 8, 13)];
 
 /// One of those that differ.
 pub fn dialect(number: u8) -> Dialect {
@@ -119,9 +123,16 @@ pub fn round_trip(input: &[u8]) {
         assert!(kept.same(rule), "what is kept is another rule: {} / {}", kept.spec(), rule.spec());
         // The kernel counts.
         kept.counters = rule.counters;
-        for number in 0..8 {
-            let dialect = Dialect { family: dialect.family, ..self::dialect(number) };
+        for (number, version) in (0..).zip(VERSIONS) {
+            let dialect = Dialect { family: dialect.family, version, ..self::dialect(number) };
             assert_eq!(kept.save(&dialect), rule.save(&dialect), "{}", rule.spec());
+            // What is saved without having been read is what reading would have given.
+            let mut table = untouched(dialect.family, "mangle");
+            table.chains[0].rules.push(Held::new(rule));
+            let mut out = String::new();
+            Session { table: &mut table, dialect: &dialect, out: &mut out }.save(false).unwrap();
+            let line = out.split_once("-A PREROUTING").and_then(|(_, line)| line.strip_suffix("\nCOMMIT\n"));
+            assert_eq!(line.map(str::trim), Some(rule.save(&dialect).trim()), "{dialect:?}: {}", rule.spec());
             kept.list(&dialect, &ListOptions { verbose: true, numeric: true, exact: true, line_numbers: true }, 1);
         }
         let context = TranslateContext { family: dialect.family, table: "mangle", chain: "PREROUTING" };
