@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout};
 /// musl's own allocator gives pages back to the kernel as soon as they are free, and takes them again for the next word
 /// of the command line: half of a front's system calls were its.
 #[cfg(target_env = "musl")]
-use super::heap::Heap as Inner;
+use dlmalloc::GlobalDlmalloc as Inner;
 #[cfg(not(target_env = "musl"))]
 use std::alloc::System as Inner;
 

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 pub mod exec;
-pub mod heap;
 pub mod lock;
 pub mod mark;
 pub mod memory;
