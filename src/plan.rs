@@ -235,6 +235,31 @@ mod tests {
     }
 
     #[test]
+    fn nf_tables_goes_before_other_tables() {
+        let mut all = old(missing(), &[CarrierKind::Mangle, CarrierKind::Filter]);
+        all.set_ability(Family::V4, "raw", CarrierKind::Nft, Ability::Able);
+        assert_eq!(planned(&all, &Config::default(), false).carrier(), CarrierKind::Nft);
+    }
+
+    #[test]
+    fn what_may_hold_raw_is_told_before_anything_is_asked() {
+        let of = |snapshot: &Snapshot| {
+            let config = Config::default();
+            let planned = super::planned_host(Family::V4, &config, snapshot);
+            (planned, super::may_host_raw(Family::V4, &config, snapshot))
+        };
+        let mangle = Some(CarrierKind::Mangle);
+        assert_eq!(of(&old(missing(), &[CarrierKind::Mangle])), (mangle, mangle));
+        // Once the backend has been asked, nf_tables would have it.
+        let mut asked = old(unknown(), &[CarrierKind::Mangle]);
+        asked.set_ability(Family::V4, "raw", CarrierKind::Nft, Ability::Able);
+        assert_eq!(of(&asked), (None, None));
+        // It was found there, whatever is planned.
+        asked.set_hosted(Family::V4, CarrierKind::Filter);
+        assert_eq!(of(&asked), (None, Some(CarrierKind::Filter)));
+    }
+
+    #[test]
     fn a_table_that_is_itself_carried_holds_no_other() {
         let mut snapshot = old(missing(), &[CarrierKind::Mangle]);
         snapshot.set_ability(Family::V4, "mangle", CarrierKind::Nft, Ability::Able);
