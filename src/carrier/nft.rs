@@ -544,7 +544,8 @@ pub(super) fn line(
                 Variant::Nft => session.table.chain(&name).is_some_and(|chain| chain.base.is_some()),
             };
             // From 1.8.11 on they are read whether they count or not.
-            let written = text.split([' ', '\t', '\n']).filter(|word| !word.is_empty()).count() > 2;
+            let said = text.trim_start().trim_start_matches(':');
+            let written = said.split([' ', '\t', '\n']).filter(|word| !word.is_empty()).count() > 2;
             let read = section.counters || written && session.dialect.version >= (1, 8, 11);
             if read && counters.is_none() && counted {
                 return Err(Error::Parameter(format!("invalid policy counters for chain '{name}'\n")));

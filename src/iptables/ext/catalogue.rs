@@ -173,7 +173,7 @@ pub const TARGETS: &[Known] = &[
     both("MARK", mark::new_target, "meta mark set", &[]),
     both("MASQUERADE", masquerade::new, "masquerade", &["nft-chain-nat", "nft-masq"]).but(SHIFTED),
     both("NETMAP", netmap::new, "dnat prefix to, snat prefix to", &["nft-chain-nat", "nft-nat"])
-        .but("only in built-in chains: in others the hook that decides what is changed is not known"),
+        .but("only in built-in chains: in others the hook that decides what is changed is not known; no mask with holes, which iptables takes for a whole one before 1.8.11"),
     both("NFLOG", nflog::new, "log group", &["nft-log"]).but("--nflog-range has no effect here either"),
     both("NFQUEUE", nfqueue::new, "queue num", &["nft-queue"]),
     both("NOTRACK", ct::notrack, "notrack", &["nft-notrack"]),
