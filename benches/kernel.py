@@ -29,8 +29,16 @@ def batch(*messages):
     return begin + b"".join(messages) + end
 
 
+def clocks():
+    return time.perf_counter_ns(), time.thread_time_ns()
+
+
+def elapsed(since):
+    return tuple((now - then) / 1e6 for now, then in zip(clocks(), since))
+
+
 class Socket:
-    """A netlink socket to nf_tables. Times are milliseconds."""
+    """A netlink socket to nf_tables. Times are as a clock on the wall and as the processor has them, in milliseconds."""
 
     def __init__(self, table):
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -43,7 +51,7 @@ class Socket:
     def dump(self, chain=None, keep=False):
         """All rules of a chain, or of the table: how long it took, and the datagrams if they are to be kept."""
         request = message(SUBSYSTEM | GETRULE, REQUEST | DUMP, self.place(chain))
-        kept, begun = [], time.perf_counter_ns()
+        kept, since = [], clocks()
         self.socket.send(request)
         while True:
             size = self.socket.recv_into(self.buffer)
@@ -51,17 +59,17 @@ class Socket:
                 kept.append(bytes(self.buffer[:size]))
             # The end has a datagram of its own, or stands last in one.
             if any(struct.unpack_from("=IH", self.buffer, at) == (20, DONE) for at in {0, max(size - 20, 0)}):
-                return (time.perf_counter_ns() - begun) / 1e6, kept
+                return elapsed(since), kept
 
     def commit(self, *changes):
         """Sends one transaction, of which one operation asks for an answer: how long it took."""
         datagram = batch(*changes)
         if len(datagram) > 64 * 1024:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, len(datagram) + 4096)
-        begun = time.perf_counter_ns()
+        since = clocks()
         self.socket.send(datagram)
         size = self.socket.recv_into(self.buffer)
-        taken = (time.perf_counter_ns() - begun) / 1e6
+        taken = elapsed(since)
         kind, = struct.unpack_from("=H", self.buffer, 4)
         errno, = struct.unpack_from("=i", self.buffer, 16)
         assert size >= 20 and kind == ERROR and errno == 0, f"the kernel says {kind}, {errno}"
