@@ -551,22 +551,40 @@ fn read_counter(attributes: Attributes<'_>) -> Option<(u64, u64)> {
 }
 
 fn read_rule(attributes: Attributes<'_>) -> Option<RuleInfo> {
+    let (mut chain, mut handle, mut userdata, mut expressions) = (None, None, None, None);
+    for attribute in attributes {
+        match attribute.kind {
+            rule::CHAIN => chain = Some(attribute),
+            rule::HANDLE => handle = attribute.u64(),
+            rule::USERDATA => userdata = Some(attribute.value),
+            rule::EXPRESSIONS => expressions = Some(attribute.nested()),
+            _ => {}
+        }
+    }
     let (mut packets, mut bytes, mut verdict) = (0_u64, 0_u64, None);
-    for item in attributes.nested(rule::EXPRESSIONS).into_iter().flatten() {
-        let expr = item.nested();
-        let contents = || expr.nested(data::EXPR_DATA);
-        if expr.is_string(data::EXPR_NAME, "counter") {
-            let (more, longer) = contents().and_then(read_counter).unwrap_or_default();
-            packets = packets.wrapping_add(more);
-            bytes = bytes.wrapping_add(longer);
-        } else if expr.is_string(data::EXPR_NAME, "immediate") {
-            verdict = contents().and_then(read_verdict).or(verdict);
+    for item in expressions.into_iter().flatten() {
+        let (mut name, mut contents) = (None, None);
+        for part in item.nested() {
+            match part.kind {
+                data::EXPR_NAME => name = part.value.strip_suffix(b"\0"),
+                data::EXPR_DATA => contents = Some(part.nested()),
+                _ => {}
+            }
+        }
+        match name {
+            Some(b"counter") => {
+                let (more, longer) = contents.and_then(read_counter).unwrap_or_default();
+                packets = packets.wrapping_add(more);
+                bytes = bytes.wrapping_add(longer);
+            }
+            Some(b"immediate") => verdict = contents.and_then(read_verdict).or(verdict),
+            _ => {}
         }
     }
     Some(RuleInfo {
-        chain: attributes.string(rule::CHAIN)?,
-        handle: attributes.u64(rule::HANDLE)?,
-        userdata: bytes_of(attributes, rule::USERDATA),
+        chain: chain?.string()?,
+        handle: handle?,
+        userdata: userdata.map(<[u8]>::to_vec).unwrap_or_default(),
         packets,
         bytes,
         verdict,

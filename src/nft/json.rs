@@ -331,12 +331,13 @@ fn atom(value: &Atom) -> Expression<'static> {
         Atom::Decimal(number) => number_of(u128::from(*number)),
         Atom::Hex(number, _) => number_of(*number),
         Atom::Symbol(name) => text(*name),
-        Atom::Address(address) => text(address.clone()),
+        Atom::Address(address) => text(address.to_string()),
+        Atom::Ether(address) => text(address.clone()),
         Atom::Name(name) => text(name.clone()),
         Atom::Time(milliseconds) => text(super::text::time(*milliseconds)),
         Atom::Prefix(address, len) => {
             let len = u32::try_from(*len).unwrap_or(u32::MAX);
-            Expression::Named(NamedExpression::Prefix(j::Prefix { addr: Box::new(text(address.clone())), len }))
+            Expression::Named(NamedExpression::Prefix(j::Prefix { addr: Box::new(text(address.to_string())), len }))
         }
         // Two at a time: nft up to 1.0.6 takes no longer lists.
         Atom::Flags(bits) => {

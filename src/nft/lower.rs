@@ -44,12 +44,15 @@ pub struct Malformed(pub &'static str);
 
 type Result<T> = std::result::Result<T, Malformed>;
 
+/// Bytes that most rules fit into.
+const USUAL: usize = 384;
+
 /// Lowers a rule. Sets are numbered from `next_set` on, which is advanced.
 ///
 /// # Errors
 /// Where a value, mask or field does not have the length of its key.
 pub fn rule(alternative: &Alternative, next_set: &mut u32) -> Result<Lowered> {
-    let mut lowering = Lowering { out: Writer::new(), sets: Vec::new(), next_set };
+    let mut lowering = Lowering { out: Writer::with_capacity(USUAL), sets: Vec::new(), next_set };
     for expr in alternative {
         lowering.expr(expr)?;
     }

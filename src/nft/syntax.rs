@@ -9,7 +9,7 @@ use super::exthdr;
 use super::key::{self, Facts, Kind, Order};
 use super::names;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Why something cannot be printed: one clause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,10 @@ pub(super) enum Atom {
     /// A number and the digits that it is written with at least.
     Hex(u128, usize),
     Symbol(&'static str),
-    Address(String),
-    Prefix(String, usize),
+    Address(IpAddr),
+    Prefix(IpAddr, usize),
+    /// Of a network card.
+    Ether(String),
     /// Between quotes.
     Name(String),
     /// Milliseconds.
@@ -329,16 +331,18 @@ fn masked(left: Left, facts: Facts, mask: &[u8], op: Op, value: &[u8]) -> Option
 }
 
 fn prefix_len(mask: &[u8]) -> Option<usize> {
-    let bits = mask.iter().fold(String::new(), |bits, byte| format!("{bits}{byte:08b}"));
-    let ones = bits.bytes().take_while(|bit| *bit == b'1').count();
-    bits.bytes().skip(ones).all(|bit| bit == b'0').then_some(ones)
+    let whole = mask.iter().take_while(|byte| **byte == 0xff).count();
+    let ones = mask.get(whole).map_or(0, |byte| byte.leading_ones());
+    let set: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+    let length = whole * 8 + usize::try_from(ones).ok()?;
+    (usize::try_from(set).ok()? == length).then_some(length)
 }
 
-fn address(value: &[u8]) -> Option<String> {
+fn address(value: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(value) {
-        return Some(Ipv4Addr::from(bytes).to_string());
+        return Some(bytes.into());
     }
-    <[u8; 16]>::try_from(value).ok().map(|bytes| Ipv6Addr::from(bytes).to_string())
+    <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
 fn number(facts: Facts, value: &[u8]) -> u128 {
@@ -370,8 +374,11 @@ fn atom(facts: Facts, value: &[u8]) -> Result<Atom, Unprintable> {
     let number = number(facts, value);
     let small = u64::try_from(number).unwrap_or(u64::MAX);
     Ok(match facts.kind {
-        Kind::Ipv4 | Kind::Ipv6 => Atom::Address(address(value).unwrap_or_default()),
-        Kind::Ether => Atom::Address(value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")),
+        Kind::Ipv4 | Kind::Ipv6 => match address(value) {
+            Some(address) => Atom::Address(address),
+            None => return unprintable("an address of another length than its family's"),
+        },
+        Kind::Ether => Atom::Ether(value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")),
         Kind::Port | Kind::Number | Kind::IcmpCode | Kind::Icmp6Code | Kind::LinkType | Kind::Nfproto => {
             Atom::Decimal(small)
         }

@@ -29,6 +29,11 @@ impl Writer {
         Self::default()
     }
 
+    /// An empty buffer for so many bytes, which may become more.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), too_long: false }
+    }
+
     /// What was written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
