@@ -7,7 +7,7 @@
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, sendmsg, setsockopt, socket, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -52,16 +52,28 @@ impl Socket {
     /// EMSGSIZE when the buffer cannot be made large enough: nothing was sent then.
     #[inline]
     pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        self.send_gathered(&[IoSlice::new(request)])
+        self.make_room(request.len());
+        loop {
+            match send(self.fd.as_raw_fd(), request, MsgFlags::empty()) {
+                Ok(sent) if sent == request.len() => return Ok(()),
+                Ok(_) => return Err(io::Error::from(Errno::EMSGSIZE)),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
-    /// The same of a request that lies in several places.
+    /// The same of a request that lies in several places. Only a large one is worth being sent from there.
     ///
     /// # Errors
     /// As [`Socket::send`].
-    #[inline]
     pub fn send_gathered(&mut self, request: &[IoSlice<'_>]) -> io::Result<()> {
         let len = request.iter().map(|part| part.len()).sum();
+        if len <= DEFAULT_SEND_SPACE {
+            let mut whole = Vec::with_capacity(len);
+            request.iter().for_each(|part| whole.extend_from_slice(part));
+            return self.send(&whole);
+        }
         self.make_room(len);
         loop {
             match sendmsg::<()>(self.fd.as_raw_fd(), request, &[], MsgFlags::empty(), None) {
