@@ -188,7 +188,13 @@ impl Context {
         }
         match self.rehearse(input) {
             // What the command's own namespace holds is not there in that one.
-            Some(output) if matches!(error, Error::Refused(_)) && speaks_of_what_is_held(&output.stderr) => error,
+            Some(output)
+                if matches!(error, Error::Refused(_))
+                    && speaks_of_what_is_held(&output.stderr)
+                    && !self.lacks_set(&output.stderr) =>
+            {
+                error
+            }
             // Exit code 1 speaks of chains and rules that are not there: in that namespace none are.
             Some(output) if !matches!(exit_code(&output), 0 | 1) => Error::Verbatim {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -196,6 +202,19 @@ impl Context {
             },
             _ => error,
         }
+    }
+
+    /// Whether the ipset of which iptables complains is not there in the command's own namespace either.
+    fn lacks_set(&self, stderr: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(stderr);
+        let named = text.split_once("Set ").and_then(|(_, rest)| rest.split_once(" doesn't exist"));
+        let Some(((program, called), (name, _))) = self.backend_program(Tool::Command).zip(named) else { return false };
+        let words = ["-C", "INPUT", "-m", "set", "--match-set", name, "src"].map(OsString::from);
+        let command = exec::command(program, called, &words);
+        let deadline = Some(Instant::now() + PATIENCE);
+        let complaint = format!("Set {name} doesn't exist");
+        let answer = exec::capture_within(command, b"", deadline);
+        answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.stderr).contains(&complaint))
     }
 
     /// What the backend says to the same command, fed with `input`, in a network namespace of its own.

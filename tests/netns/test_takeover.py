@@ -240,7 +240,7 @@ def test_the_lock_is_heeded(machine):
 
 
 # Each is made by the process itself, not by what it starts; a kill comes before the call that it is counted at.
-STEPS = ("openat", "flock", "sendto", "recvfrom", "memfd_create", "clone,clone3,vfork", "wait4,waitid", "getsockopt", "close")
+STEPS = ("openat", "flock", "sendto", "recvfrom", "memfd_create", "clone,clone3,?fork,?vfork", "wait4,waitid", "getsockopt", "close")
 
 
 def state(machine):
@@ -480,7 +480,7 @@ def test_a_newline_in_a_comment(machine, comment):
 
 
 # Before each program that it starts, after each that has ended, and before and after each word to the kernel.
-BETWEEN = ("clone,clone3,vfork", "wait4,waitid", "sendto")
+BETWEEN = ("clone,clone3,?fork,?vfork", "wait4,waitid", "sendto")
 
 
 def killed_at_each(machine, step, prepare, *argv):
