@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -56,13 +57,27 @@ WANTED = {
 OUTWARDS = {"10.5.0.2": True, "10.5.0.3": False, "fd05::2": True, "fd05::3": False}
 
 
+def is_fetched():
+    """Whether the lab's parts are being fetched beside these tests."""
+    try:
+        return ") Z " not in pathlib.Path("/proc", os.environ["XTSHIM_LAB_AHEAD"], "stat").read_text()
+    except (KeyError, OSError):
+        return False
+
+
 def docker():
     """Where dockerd 28 and its companions are: $XTSHIM_DOCKER, else what the lab has unpacked."""
     cache = pathlib.Path(os.environ.get("XTSHIM_LAB_CACHE", conftest.ROOT / "target/lab"))
     places = [os.environ.get("XTSHIM_DOCKER"), str(cache / "unpacked/docker-forky-amd64/usr"), "/usr"]
-    for place in filter(None, places):
-        if os.access(f"{place}/sbin/dockerd", os.X_OK) and os.access(f"{place}/bin/docker", os.X_OK):
-            return [f"{place}/sbin", f"{place}/bin"]
+    deadline = time.monotonic() + 600
+    while True:
+        waits = is_fetched() and time.monotonic() < deadline
+        for place in filter(None, places):
+            if os.access(f"{place}/sbin/dockerd", os.X_OK) and os.access(f"{place}/bin/docker", os.X_OK):
+                return [f"{place}/sbin", f"{place}/bin"]
+        if not waits:
+            break
+        time.sleep(1)
     pytest.skip("there is no dockerd (tests/lab/run unpacks one, or name its folder in XTSHIM_DOCKER)")
 
 
