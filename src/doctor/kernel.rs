@@ -4,7 +4,7 @@
 
 use super::{Diagnosis, Facts, Severity, grouped, texts};
 use crate::family::Family;
-use crate::probe::{Ability, ModuleState, OptionState, backend_name};
+use crate::probe::{Ability, ModuleState, OptionState, backend_name, wants_loading};
 use crate::rules::{self, Capability, CapabilityKind};
 
 /// Looks at it.
@@ -93,7 +93,7 @@ fn lack(facts: &Facts<'_>, backend: &str, capability: &Capability, family: Famil
     let explained = if promised { None } else { kernel.explain(capability, family) };
     let cause = match &explained {
         Some(why) if why.starts_with("not built") => Cause::NotBuilt,
-        Some(_) if !kernel.could_load(capability, family) => Cause::Absent,
+        Some(why) if !wants_loading(why) => Cause::Absent,
         // A module that nobody has asked for yet is loaded when somebody does, if the kernel still loads any.
         Some(_) if tried || cannot_load(facts) => Cause::NotLoaded,
         None if tried => Cause::NotBuilt,

@@ -137,13 +137,8 @@ impl Kernel {
         let mut reasons: Vec<String> =
             capability.modules(family).iter().filter_map(|names| self.not_loaded(names)).collect();
         // What is loaded was noted before anything was tried: a file that is not there says more.
-        reasons.sort_by_key(|why| why.ends_with(NOT_LOADED));
+        reasons.sort_by_key(|why| wants_loading(why));
         reasons.into_iter().next()
-    }
-
-    /// Whether loading is all that its modules want: none of them is missing, nor an option.
-    pub fn could_load(&self, capability: &Capability, family: Family) -> bool {
-        self.explain(capability, family).is_some_and(|why| why.ends_with(NOT_LOADED))
     }
 
     /// Whether it says that it has what stands behind a capability: built in, loaded or on disk as far as options and
@@ -155,7 +150,7 @@ impl Kernel {
         if !options.is_empty() && options.iter().all(|names| names.iter().any(built_in)) {
             return Some(true);
         }
-        if self.explain(capability, family).is_some() && !self.could_load(capability, family) {
+        if self.explain(capability, family).is_some_and(|why| !wants_loading(&why)) {
             return Some(false);
         }
         (!modules.is_empty() && modules.iter().all(|names| names.iter().any(there))).then_some(true)
@@ -181,6 +176,12 @@ impl Kernel {
         let directory = self.directory.display();
         Some(format!("built as module {absent}, which is not below {directory}"))
     }
+}
+
+/// Whether a reason that [`Kernel::explain`] gives is that nobody has loaded a module that is there: no other is missing,
+/// nor an option.
+pub fn wants_loading(why: &str) -> bool {
+    why.ends_with(NOT_LOADED)
 }
 
 /// The file whose change means that modules have come or gone.
