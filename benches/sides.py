@@ -157,10 +157,10 @@ class Kernel:
             return floor.restore()
 
 
-CONFIG = 'backend = "{variant}"\n[carriers]\n{carriers}\n[journal]\nfile = "{journal}"\nsystem = false\n'
+CONFIG = 'backend = "{variant}"\noptimize = {optimize}\n[carriers]\n{carriers}\n[journal]\nfile = "{journal}"\nsystem = false\n'
 
 
-def subject(directory, name, variant, program=None, carried=()):
+def subject(directory, name, variant, program=None, carried=(), optimize=False):
     """An original (no program), or ours over it with these tables carried."""
     home = directory / name.replace(" ", "-")
     home.mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ def subject(directory, name, variant, program=None, carried=()):
             link.symlink_to(program or f"/usr/sbin/xtables-{variant}-multi")
     config = home / "xtshim.toml"
     carriers = "\n".join(f'{table} = "{"nft" if table in carried else "backend"}"' for table in harness.TABLES)
-    config.write_text(CONFIG.format(variant=variant, carriers=carriers, journal=home / "rewrites.jsonl"))
+    config.write_text(CONFIG.format(variant=variant, optimize=str(optimize).lower(), carriers=carriers, journal=home / "rewrites.jsonl"))
     return harness.Subject(name, variant, program is not None, str(home), str(config))
 
 

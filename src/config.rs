@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! backend = "auto"              # or "legacy", "nft": which real iptables pass-through goes to
+//! optimize = false              # look up the destination once for many neighbouring rules, where nft carries them
 //!
 //! [carriers]                    # what holds a table's rules, in both families
 //! raw = "auto"                  # or "backend", "nft", "mangle", "filter"
@@ -49,6 +50,8 @@ pub struct Config {
     pub backend: BackendChoice,
     /// The only directory in which backends are looked for; `None`: the usual ones.
     pub backend_directory: Option<PathBuf>,
+    /// Neighbouring rules of our own nf_tables tables that mean one destination each are looked up by it.
+    pub optimize: bool,
     /// By table name. Tables that are not in it are [`CarrierChoice::Auto`].
     pub carriers: BTreeMap<String, CarrierChoice>,
     /// Where rewrites are told of.
@@ -62,6 +65,7 @@ impl Default for Config {
             mark: None,
             backend: BackendChoice::Auto,
             backend_directory: None,
+            optimize: false,
             carriers: BTreeMap::new(),
             journal: JournalConfig::default(),
         }
@@ -283,6 +287,8 @@ struct Document {
     #[serde(default)]
     backend: BackendChoice,
     #[serde(default)]
+    optimize: bool,
+    #[serde(default)]
     backends: Backends,
     #[serde(default)]
     carriers: Carriers,
@@ -359,6 +365,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         mark: None,
         backend: document.backend,
         backend_directory: document.backends.directory.map(|AbsolutePath(path)| path),
+        optimize: document.optimize,
         carriers: document.carriers.by_table(),
         journal: JournalConfig {
             file: document.journal.file.map_or(journal.file, |JournalFile(file)| file),
@@ -427,10 +434,11 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "backend = \"legacy\"\n[backends]\ndirectory = \"/opt/ipt\"\n[carriers]\nraw = \"mangle\"\n\
+        let text = "backend = \"legacy\"\noptimize = true\n[backends]\ndirectory = \"/opt/ipt\"\n[carriers]\nraw = \"mangle\"\n\
                     nat = \"nft\"\nfilter = \"auto\"\n[journal]\nfile = \"none\"\nsystem = false\n";
         let config = parse(Path::new("x.toml"), text).expect("a good file");
         assert_eq!(config.backend, BackendChoice::Legacy);
+        assert!(config.optimize);
         assert_eq!(config.backend_directory.as_deref(), Some(Path::new("/opt/ipt")));
         assert_eq!(config.carrier("raw"), CarrierChoice::Fixed(CarrierKind::Mangle));
         assert_eq!(config.carrier("nat"), CarrierChoice::Fixed(CarrierKind::Nft));

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use tempfile::TempDir;
+use xtshim::sys::exec::capture;
 
 /// A network namespace for each command line, in which it runs `script` with ours as `iptables` before the originals.
 struct Place {
@@ -33,18 +33,13 @@ impl Place {
 
     /// Runs lines of shell; `$ours` is the folder of our fronts.
     fn sh(&self, script: &str, input: &str) -> Output {
-        let mut child = Command::new("unshare")
+        let mut command = Command::new("unshare");
+        command
             .args(["-n", "sh", "-c", script])
             .env("ours", self.folder.path())
             .env("XTSHIM_CONFIG", self.folder.path().join("xtshim.toml"))
-            .env("XTABLES_LOCKFILE", self.folder.path().join("lock"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+            .env("XTABLES_LOCKFILE", self.folder.path().join("lock"));
+        capture(command, input.as_bytes()).unwrap()
     }
 
     /// What it says, standard error behind.

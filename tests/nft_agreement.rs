@@ -10,12 +10,12 @@ mod headers;
 mod programs;
 
 use nix::sched::{CloneFlags, unshare};
-use std::io::Write;
 use std::process::{Command, Stdio};
 use xtshim::family::Family;
 use xtshim::nft::circumstance::{Circumstance, Transform};
 use xtshim::nft::expr::*;
 use xtshim::nft::*;
+use xtshim::sys::exec::capture;
 
 /// Puts this thread, and what it starts, into a new network namespace. False, loudly, where that cannot be done.
 fn in_namespace() -> bool {
@@ -33,15 +33,9 @@ fn program() -> String {
 }
 
 fn nft(args: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new(program())
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut command = Command::new(program());
+    command.args(args);
+    let output = capture(command, input.as_bytes()).unwrap();
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
@@ -112,6 +106,56 @@ fn a_table_is_made_read_and_taken_away() {
     batch.delete_table(RAW);
     kernel.commit(batch, None).unwrap();
     assert!(kernel.tables(Family::V4).unwrap().is_empty());
+}
+
+/// What a run is made of, and what becomes of it.
+#[test]
+fn verdict_maps_agree() {
+    for (family, key, address) in
+        [(Family::V4, Field::Ip4Daddr, ["10.0.0.1", "10.0.0.2"]), (Family::V6, Field::Ip6Daddr, ["fd00::1", "fd00::2"])]
+    {
+        if !in_namespace() {
+            return;
+        }
+        let mut kernel = Connection::open().unwrap();
+        let at = Table { family, ..RAW };
+        let address = address.map(|address| address.parse().unwrap());
+        let chains = ["one", "other"];
+        let mut made = Batch::new();
+        made.add_table(at);
+        made.add_base_chain(at, prerouting((0, 0)));
+        chains.iter().for_each(|chain| made.add_chain(at, chain));
+        made.add_map(at, "run");
+        made.add_elements(at, "run", &[(address[0], chains[0].to_owned()), (address[1], chains[1].to_owned())]);
+        let look_up = vec![Expr::VerdictMap { key: Key::Payload(key), map: "run".to_owned() }];
+        made.add_rule(at, "PREROUTING", Position::Append, &look_up, b"");
+        let mut thinned = Batch::new();
+        thinned.delete_elements(at, "run", &address[..1]);
+        thinned.delete_chain(at, "one");
+        let mut gone = Batch::new();
+        gone.flush_chain(at, "PREROUTING");
+        gone.flush_map(at, "run");
+        gone.delete_map(at, "run");
+        gone.delete_chain(at, "other");
+
+        let mut ours = Vec::new();
+        let jumps = |kernel: &mut Connection| kernel.verdict_map(family, at.name, "run").ok();
+        let whole = [(address[0], "one".to_owned()), (address[1], "other".to_owned())];
+        let expected = [Some(whole.clone().into()), Some(whole[1..].iter().cloned().collect()), None];
+        for (batch, expected) in [&made, &thinned, &gone].into_iter().zip(expected) {
+            kernel.commit(batch.clone(), None).unwrap();
+            assert_eq!(jumps(&mut kernel), expected);
+            let listing = nft(&["list", "ruleset"], "").unwrap();
+            nft(&["-c", "-f", "-"], &listing).unwrap();
+            ours.push(listing);
+        }
+        nft(&["delete", "table", family.nft(), at.name], "").unwrap();
+        for (batch, listing) in [made, thinned, gone].iter().zip(ours) {
+            nft(&["-f", "-"], &as_text(batch).unwrap()).unwrap();
+            assert_eq!(nft(&["list", "ruleset"], "").unwrap(), listing);
+            assert!(json::commands(batch).is_err() || !listing.contains("vmap"));
+        }
+    }
 }
 
 fn matching(key: Key, op: Op, value: Value) -> Expr {

@@ -3,14 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::nft::Builtin;
+use super::run::{self, Run};
 use super::table::{Base, Chain, Held, Policy, Table, Unread};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
 use crate::iptables::TranslateContext;
-use crate::nft::expr::{Alternative, Expr, Verdict};
+use crate::nft::expr::{Alternative, Expr, Field, Key, Verdict};
 use crate::nft::text::{self, Told};
 use crate::nft::{self, BaseChain, Batch, Operation, Position, userdata};
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 /// Where a table is carried.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub struct Place<'a> {
     /// Makes all built-in chains at the first change, as iptables-legacy has them: policies count from then on.
     /// iptables-nft makes each when it is first used.
     pub eager: bool,
+    /// Neighbouring rules for one destination each are made runs.
+    pub optimize: bool,
 }
 
 /// How much of a change is told in so many words, in bytes: more than a journal takes.
@@ -44,6 +48,7 @@ pub struct Change {
 /// a ruleset that holds such a thing could not be saved and loaded again.
 pub fn between(place: &Place<'_>, before: &Table, mut after: Table) -> Result<Change, Error> {
     readopt(before, &mut after);
+    run::arrange(before, &mut after, place.optimize);
     let change = written(place, before, &after)?;
     let renames =
         |change: &Change| change.batch.changes().iter().any(|change| change.operation() == Operation::ChainRename);
@@ -58,7 +63,8 @@ pub fn between(place: &Place<'_>, before: &Table, mut after: Table) -> Result<Ch
 
 fn written(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
     let heirs = after.chains.iter().filter_map(|chain| Some((chain.origin.as_ref()?.1, chain))).collect();
-    let mut writer = Writer { place: *place, heirs, batch: Batch::new(), overflow_used: false };
+    let mut writer =
+        Writer { place: *place, heirs, batch: Batch::new(), overflow_used: false, staying: HashSet::new() };
     if !after.exists && after.differs_from(before) {
         writer.batch.add_table(writer.at());
     }
@@ -108,6 +114,8 @@ struct Writer<'a> {
     heirs: HashMap<u64, &'a Chain>,
     batch: Batch,
     overflow_used: bool,
+    /// Chains of one address's rules that are there and remain.
+    staying: HashSet<String>,
 }
 
 impl<'a> Writer<'a> {
@@ -140,13 +148,17 @@ impl<'a> Writer<'a> {
             let kept: HashSet<u64> = rules.iter().flat_map(|held| &held.handles).copied().collect();
             let name = now.map_or(chain.name.as_str(), |chain| chain.name.as_str());
             // Flushing would take the rules with it that were not read.
-            if kept.is_empty() && chain.rules.len() > 1 && before.unread == Unread::Nothing {
+            let flushed = kept.is_empty() && chain.rules.len() > 1 && before.unread == Unread::Nothing;
+            if flushed {
                 self.batch.flush_chain(self.at(), name);
             } else {
-                for handle in chain.rules.iter().flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle))
-                {
+                let alone = chain.rules.iter().filter(|held| held.seat.is_none());
+                for handle in alone.flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle)) {
                     self.batch.delete_rule(self.at(), name, *handle);
                 }
+            }
+            for run in &chain.runs {
+                self.thin_out(*run, before.family, (name, flushed), chain, &rules);
             }
             // A rule that is replaced by itself gets a new text as well.
             let texts_kept: HashSet<u64> =
@@ -155,6 +167,42 @@ impl<'a> Writer<'a> {
             for handle in texts.filter(|handle| !texts_kept.contains(handle)) {
                 self.batch.delete_rule(self.at(), userdata::OVERFLOW_CHAIN, *handle);
             }
+        }
+    }
+
+    /// Takes what has gone out of a run, or all of it.
+    fn thin_out(&mut self, run: Run, family: Family, (chain, flushed): (&str, bool), was: &Chain, now: &[&Held]) {
+        let of_run = |held: &&Held| held.seat.is_some_and(|seat| seat.run == run.id);
+        let map = run::map_name(run.id);
+        let stay: HashSet<u64> = now.iter().copied().filter(of_run).flat_map(|held| &held.handles).copied().collect();
+        let addresses: HashSet<IpAddr> = run::by_address(family, now.iter().copied().filter(of_run))
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect();
+        if addresses.is_empty() {
+            if !flushed {
+                self.batch.delete_rule(self.at(), chain, run.handle);
+            }
+            self.batch.flush_map(self.at(), &map);
+            self.batch.delete_map(self.at(), &map);
+        }
+        let members = run::by_address(family, was.rules.iter().filter(of_run));
+        let (left, gone): (Vec<_>, Vec<_>) = members.into_iter().partition(|(address, _)| addresses.contains(address));
+        if !addresses.is_empty() {
+            let gone: Vec<IpAddr> = gone.iter().map(|(address, _)| *address).collect();
+            self.batch.delete_elements(self.at(), &map, &gone);
+        }
+        for (address, _) in gone {
+            let name = run::chain_name(run.id, address);
+            self.batch.flush_chain(self.at(), &name);
+            self.batch.delete_chain(self.at(), &name);
+        }
+        for (address, members) in left {
+            let name = run::chain_name(run.id, address);
+            for handle in members.into_iter().flat_map(|held| &held.handles).filter(|handle| !stay.contains(handle)) {
+                self.batch.delete_rule(self.at(), &name, *handle);
+            }
+            self.staying.insert(name);
         }
     }
 
@@ -184,38 +232,97 @@ impl<'a> Writer<'a> {
 
     /// New rules go before the next one that stays, so runs of them keep their order.
     fn place_rules(&mut self, chain: &Chain, table: &Table) -> Result<(), Error> {
-        let mut following = Vec::with_capacity(chain.rules.len());
-        let mut next = None;
-        for held in chain.rules.iter().rev() {
-            following.push(next);
-            next = held.handles.first().or(next);
+        let known = |id: u32| chain.runs.iter().find(|run| run.id == id);
+        let first = |slot: &&[Held]| match slot.first()? {
+            Held { seat: Some(seat), .. } => known(seat.run).map(|run| run.handle),
+            held => held.handles.first().copied(),
+        };
+        for (slot, next) in with_next(run::slots(chain), first) {
+            match slot {
+                [Held { seat: Some(seat), .. }, ..] => {
+                    let fresh = known(seat.run).is_none();
+                    self.place_run(chain, slot, table, seat.run, fresh.then_some(next))?;
+                }
+                alone => {
+                    for held in alone {
+                        self.place_rule(chain, &chain.name, held, table, next)?;
+                    }
+                }
+            }
         }
-        for (held, next) in chain.rules.iter().zip(following.into_iter().rev()) {
-            if !held.handles.is_empty() && !held.recounted {
-                continue;
+        Ok(())
+    }
+
+    /// Brings a run up to date. `fresh`: the kernel does not have it yet, and is to look it up before that rule of the
+    /// chain's.
+    fn place_run(
+        &mut self,
+        chain: &Chain,
+        members: &[Held],
+        table: &Table,
+        id: u32,
+        fresh: Option<Option<u64>>,
+    ) -> Result<(), Error> {
+        let map = run::map_name(id);
+        if fresh.is_some() {
+            self.batch.add_map(self.at(), &map);
+        }
+        let mut elements = Vec::new();
+        for (address, members) in run::by_address(table.family, members) {
+            let name = run::chain_name(id, address);
+            if !self.staying.contains(&name) {
+                self.batch.add_chain(self.at(), &name);
+                elements.push((address, name.clone()));
             }
-            let parts = self.translate(chain, held, table)?;
-            if held.handles.len() == parts.len() {
-                for ((rule, data), handle) in parts.iter().zip(&held.handles) {
-                    self.batch.replace_rule(self.at(), &chain.name, *handle, rule, data);
-                }
-                continue;
+            for (held, next) in with_next(members.into_iter(), |held| held.handles.first().copied()) {
+                self.place_rule(chain, &name, held, table, next)?;
             }
-            if table.unread == Unread::Behind {
-                // Each goes to the front, so the last one first.
-                for (rule, data) in parts.iter().rev() {
-                    self.batch.add_rule(self.at(), &chain.name, Position::Prepend, rule, data);
-                }
-                continue;
+        }
+        self.batch.add_elements(self.at(), &map, &elements);
+        if let Some(next) = fresh {
+            let daddr = match table.family {
+                Family::V4 => Field::Ip4Daddr,
+                Family::V6 => Field::Ip6Daddr,
+            };
+            let look_up = vec![Expr::VerdictMap { key: Key::Payload(daddr), map }];
+            self.batch.add_rule(self.at(), &chain.name, before_or_last(next), &look_up, &userdata::run(id));
+        }
+        Ok(())
+    }
+
+    /// Puts a rule of `chain`, unless it is there, into the kernel's chain `stands_in`, before the rule with the handle
+    /// `next`.
+    fn place_rule(
+        &mut self,
+        chain: &Chain,
+        stands_in: &str,
+        held: &Held,
+        table: &Table,
+        next: Option<u64>,
+    ) -> Result<(), Error> {
+        if !held.handles.is_empty() && !held.recounted {
+            return Ok(());
+        }
+        let parts = self.translate(chain, held, table)?;
+        if held.handles.len() == parts.len() {
+            for ((rule, data), handle) in parts.iter().zip(&held.handles) {
+                self.batch.replace_rule(self.at(), stands_in, *handle, rule, data);
             }
-            let position = next.map_or(Position::Append, |handle| Position::BeforeHandle(*handle));
-            for (rule, data) in &parts {
-                self.batch.add_rule(self.at(), &chain.name, position, rule, data);
+            return Ok(());
+        }
+        if table.unread == Unread::Behind {
+            // Each goes to the front, so the last one first.
+            for (rule, data) in parts.iter().rev() {
+                self.batch.add_rule(self.at(), stands_in, Position::Prepend, rule, data);
             }
-            // A rule that is made of another number of parts than an older version of this program made it of.
-            for handle in &held.handles {
-                self.batch.delete_rule(self.at(), &chain.name, *handle);
-            }
+            return Ok(());
+        }
+        for (rule, data) in &parts {
+            self.batch.add_rule(self.at(), stands_in, before_or_last(next), rule, data);
+        }
+        // A rule that is made of another number of parts than an older version of this program made it of.
+        for handle in &held.handles {
+            self.batch.delete_rule(self.at(), stands_in, *handle);
         }
         Ok(())
     }
@@ -241,7 +348,8 @@ impl<'a> Writer<'a> {
         for (part, alternative) in (0..parts).zip(alternatives) {
             // The first part bears the text for all.
             let (text, comment) = if part == 0 { (held.spec.clone(), comment) } else { (String::new(), None) };
-            let encoded = userdata::encode(&userdata::Entry { part, parts, text }, comment);
+            let ordinal = held.seat.map(|seat| seat.ordinal);
+            let encoded = userdata::encode(&userdata::Entry { part, parts, text, ordinal }, comment);
             self.add_overflow(&encoded.overflow);
             carried.push((alternative, encoded.userdata));
         }
@@ -279,6 +387,25 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Each item, and the handle of the first behind it that has one.
+fn with_next<T>(
+    items: impl DoubleEndedIterator<Item = T>,
+    handle: impl Fn(&T) -> Option<u64>,
+) -> impl Iterator<Item = (T, Option<u64>)> {
+    let mut next = None;
+    let mut found: Vec<(T, Option<u64>)> = Vec::new();
+    for item in items.rev() {
+        let own = handle(&item);
+        found.push((item, next));
+        next = own.or(next);
+    }
+    found.into_iter().rev()
+}
+
+fn before_or_last(next: Option<u64>) -> Position {
+    next.map_or(Position::Append, Position::BeforeHandle)
+}
+
 fn policy(policy: Policy) -> nft::Policy {
     match policy {
         Policy::Accept => nft::Policy::Accept,
@@ -296,35 +423,19 @@ mod tests {
     use crate::nft::Action;
 
     fn table(chains: Vec<Chain>) -> Table {
-        Table {
-            family: Family::V4,
-            name: "raw".to_owned(),
-            chains,
-            exists: true,
-            renewed: false,
-            unread: Unread::Nothing,
-        }
+        Table { chains, exists: true, ..Table::empty(Family::V4, "raw") }
     }
 
     fn chain(name: &str, handle: Option<u64>, rules: Vec<Held>) -> Chain {
-        Chain { name: name.to_owned(), base: None, rules, origin: handle.map(|handle| (name.to_owned(), handle)) }
+        Chain { rules, origin: handle.map(|handle| (name.to_owned(), handle)), ..Chain::user(name) }
     }
 
     fn rule(spec: &str, handles: &[u64]) -> Held {
-        Held {
-            spec: spec.to_owned(),
-            jump: None,
-            counters: (0, 0),
-            handles: handles.to_vec(),
-            parts: handles.len() as u8,
-            overflow: Vec::new(),
-            recounted: false,
-            given: None,
-        }
+        Held { handles: handles.to_vec(), parts: handles.len() as u8, ..Held::of(spec.to_owned(), None) }
     }
 
     fn actions(before: &Table, after: &Table) -> Vec<Action> {
-        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false };
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false, optimize: false };
         let change = between(&place, before, after.clone()).expect("it can be carried");
         change.batch.changes().iter().map(|change| change.action.clone()).collect()
     }

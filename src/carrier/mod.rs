@@ -9,6 +9,7 @@ mod hooks;
 pub mod hosted;
 mod mangle;
 pub mod nft;
+mod run;
 pub mod table;
 pub mod takeover;
 

@@ -7,6 +7,7 @@
 
 use super::change::{self, Change, Place};
 use super::hooks;
+use super::run::{self, Run, Seat};
 use super::table::{Base, Chain, Held, Policy, Session, Table, Unread};
 use super::takeover::MARKS;
 use super::{Applied, Carrier, RestoreError, Section};
@@ -17,13 +18,14 @@ use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::NAME_MAX;
 use crate::iptables::restore::{self, Bracket, Line};
 use crate::iptables::{self, Command, Invocation, Rule};
-use crate::nft::userdata::{self, Continuations, Decoded};
+use crate::nft::userdata::{self, Continuations, Decoded, Entry};
 use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
 use crate::rules;
 use nix::errno::Errno;
 use once_cell::sync::Lazy;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How often a change is computed again because somebody else's came first.
@@ -83,6 +85,7 @@ pub struct NftCarrier {
     pub(super) table: String,
     pub(super) name: String,
     pub(super) dialect: Dialect,
+    pub(super) optimize: bool,
 }
 
 /// How much of a table a command has to see. Chains are always read, rules are many.
@@ -149,7 +152,13 @@ impl NftCarrier {
 
     /// The same over a connection that is open already.
     pub fn over(connection: Connection, family: Family, table: &str, dialect: Dialect) -> Self {
-        Self { connection, family, table: table.to_owned(), name: table_name(table), dialect }
+        Self { connection, family, table: table.to_owned(), name: table_name(table), dialect, optimize: false }
+    }
+
+    /// The same; with `optimize` neighbouring rules for one destination each become runs, of which a packet meets its own
+    /// address's only.
+    pub fn optimizing(self, optimize: bool) -> Self {
+        Self { optimize, ..self }
     }
 
     /// The connection, for other questions.
@@ -159,14 +168,7 @@ impl NftCarrier {
 
     fn untouched(&self) -> Table {
         let chains = builtins(&self.table).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
-        Table {
-            family: self.family,
-            name: self.table.clone(),
-            chains,
-            exists: false,
-            renewed: false,
-            unread: Unread::Nothing,
-        }
+        Table { chains, ..Table::empty(self.family, &self.table) }
     }
 
     /// The table as it was at one moment.
@@ -203,6 +205,7 @@ impl NftCarrier {
             table: &self.name,
             builtins: builtins(&self.table),
             eager: self.dialect.variant == Variant::Legacy,
+            optimize: self.optimize,
         }
     }
 
@@ -216,7 +219,9 @@ impl NftCarrier {
         table.exists = true;
         let chains = self.connection.chains(self.family, &self.name).map_err(|error| unavailable(&error))?;
         let few = chains.iter().map(|chain| u64::from(chain.use_count)).sum::<u64>() <= FEW;
-        let view = if few { &View::Whole } else { view };
+        // A run's members stand in chains of their own.
+        let runs = chains.iter().any(|chain| run::of_chain(&chain.name).is_some());
+        let view = if few || runs { &View::Whole } else { view };
         if *view != View::Whole {
             // A ruleset that was saved and loaded again has lost all of its texts.
             let ours = Connection::first_rules_are(self.family, &self.name, userdata::is_ours);
@@ -226,11 +231,15 @@ impl NftCarrier {
         }
         let continued = chains.iter().any(|chain| chain.name == userdata::OVERFLOW_CHAIN);
         let (rules, overflow) = self.read_rules(view, continued).map_err(|error| unavailable(&error))?;
-        let hidden = |name: &str| name == userdata::OVERFLOW_CHAIN || MARKS.contains(&name);
+        let hidden =
+            |name: &str| name == userdata::OVERFLOW_CHAIN || MARKS.contains(&name) || run::of_chain(name).is_some();
         for info in chains.iter().filter(|chain| !hidden(&chain.name)) {
             self.place_chain(&mut table, info)?;
         }
         self.place_rules(&mut table, rules, &overflow)?;
+        if runs {
+            self.prove_runs(&table, &chains)?;
+        }
         table.sort();
         table.unread = view.unread();
         Ok(table)
@@ -276,7 +285,7 @@ impl NftCarrier {
         let builtin = builtins(&self.table).iter().find(|builtin| builtin.name == info.name);
         let hook = match (&info.hook, builtin) {
             (None, None) => {
-                table.chains.push(Chain { name: info.name.clone(), base: None, rules: Vec::new(), origin });
+                table.chains.push(Chain { origin, ..Chain::user(&info.name) });
                 return Ok(());
             }
             (Some(hook), Some(builtin))
@@ -304,20 +313,37 @@ impl NftCarrier {
             index.insert(name, at);
         }
         let overflow = &Continuations::of(overflow);
+        let mut members: HashMap<u32, Vec<Held>> = HashMap::new();
+        let mut runs = Vec::new();
         for info in rules {
+            if let Some((run, _)) = run::of_chain(&info.chain) {
+                let Decoded::Ours(Entry { part: 0, parts: 1, text, ordinal: Some(ordinal) }) =
+                    userdata::decode(&info.userdata, overflow)
+                else {
+                    return Err(self.incompatible());
+                };
+                members.entry(run).or_default().push(Held {
+                    counters: (info.packets, info.bytes),
+                    handles: vec![info.handle],
+                    parts: 1,
+                    seat: Some(Seat { run, ordinal }),
+                    ..Held::of(text, None)
+                });
+                continue;
+            }
+            let at = index.get(info.chain.as_str()).copied();
             let chain = index.get(info.chain.as_str()).and_then(|at| table.chains.get_mut(*at));
             let chain = chain.ok_or_else(|| self.incompatible())?;
             match userdata::decode(&info.userdata, overflow) {
+                Decoded::Ours(Entry { ordinal: Some(_), .. }) => return Err(self.incompatible()),
                 Decoded::Ours(entry) if entry.part == 0 => chain.rules.push(Held {
-                    spec: entry.text,
-                    jump: jump_of(&info),
                     counters: (info.packets, info.bytes),
                     handles: vec![info.handle],
                     parts: entry.parts,
                     overflow: userdata::overflow_handles(&info.userdata, overflow),
-                    recounted: false,
-                    given: None,
+                    ..Held::of(entry.text, jump_of(&info))
                 }),
+                Decoded::Run(id) => runs.push((at, chain.rules.len(), Run { id, handle: info.handle })),
                 Decoded::Ours(entry) => {
                     let held = chain.rules.last_mut().filter(|held| held.handles.len() == usize::from(entry.part));
                     let held = held.ok_or_else(|| self.incompatible())?;
@@ -328,11 +354,40 @@ impl NftCarrier {
                 Decoded::Foreign | Decoded::Newer => return Err(self.incompatible()),
             }
         }
+        // From behind, so that the places before stay what they are.
+        for (chain, at, run) in runs.into_iter().rev() {
+            let chain = chain.and_then(|chain| table.chains.get_mut(chain)).ok_or_else(|| self.incompatible())?;
+            let mut members = members.remove(&run.id).ok_or_else(|| self.incompatible())?;
+            members.sort_by_key(|held| held.seat.map(|seat| seat.ordinal));
+            chain.rules.splice(at..at, members);
+            chain.runs.push(run);
+        }
+        if !members.is_empty() {
+            return Err(self.incompatible());
+        }
         let whole = |held: &Held| held.handles.len() == usize::from(held.parts);
         match table.chains.iter().flat_map(|chain| &chain.rules).all(whole) {
             true => Ok(()),
             false => Err(self.incompatible()),
         }
+    }
+
+    /// A rule in a chain of its address's is in force only where the run's map leads there, and nowhere else.
+    fn prove_runs(&mut self, table: &Table, chains: &[ChainInfo]) -> Result<(), Error> {
+        let mut expected: HashMap<u32, HashMap<IpAddr, String>> = HashMap::new();
+        for (name, (run, address)) in chains.iter().filter_map(|chain| Some((&chain.name, run::of_chain(&chain.name)?)))
+        {
+            expected.entry(run).or_default().insert(address, name.clone());
+        }
+        for run in table.chains.iter().flat_map(|chain| &chain.runs) {
+            let map = self.connection.verdict_map(self.family, &self.name, &run::map_name(run.id));
+            if map.ok() != expected.remove(&run.id) {
+                return Err(self.incompatible());
+            }
+        }
+        let belongs = |held: &Held| held.seat.is_none() || run::address(self.family, &held.spec).is_some();
+        let all_belong = table.chains.iter().flat_map(|chain| &chain.rules).all(belongs);
+        if expected.is_empty() && all_belong { Ok(()) } else { Err(self.incompatible()) }
     }
 
     /// What we did not put there, or cannot read, is never guessed at.
@@ -353,6 +408,8 @@ impl NftCarrier {
         lift: impl Fn(Error) -> E,
         dry: bool,
     ) -> Result<Applied, E> {
+        // What is new may make a run of what is there.
+        let view = if self.optimize { &View::Whole } else { view };
         for attempt in 0..ATTEMPTS {
             let Reading { table, generation } = self.read_loosely(view).map_err(&lift)?;
             let change = table.map_err(&lift).and_then(|before| {
@@ -369,6 +426,8 @@ impl NftCarrier {
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => return Ok(Applied { told, ..Applied::default() }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
+                // A kernel that has no such maps is no reason to fail.
+                Err(_) if self.optimize => self.optimize = false,
                 Err(error) => return Err(lift(self.explain(&error))),
             }
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::run::{Run, Seat};
 use crate::error::{Error, Refusal, TableError};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
@@ -76,21 +77,37 @@ pub struct Held {
     pub recounted: bool,
     /// Of a rule that was just given: what was read of it.
     pub given: Option<Rc<Rule>>,
+    /// Of a member of a run: where it stands in it.
+    pub seat: Option<Seat>,
 }
 
 impl Held {
-    /// A rule the kernel does not have yet.
-    pub fn new(rule: &Rule) -> Self {
+    /// A rule of that text that the kernel does not have yet.
+    pub fn of(spec: String, jump: Option<String>) -> Self {
         Self {
-            spec: rule.spec(),
-            jump: rule.jump().map(str::to_owned),
-            counters: rule.counters,
+            spec,
+            jump,
+            counters: (0, 0),
             handles: Vec::new(),
             parts: 0,
             overflow: Vec::new(),
             recounted: false,
             given: None,
+            seat: None,
         }
+    }
+
+    /// A rule the kernel does not have yet.
+    pub fn new(rule: &Rule) -> Self {
+        Self { counters: rule.counters, ..Self::of(rule.spec(), rule.jump().map(str::to_owned)) }
+    }
+
+    /// Where it stands now it cannot stay: the kernel is to have it anew elsewhere.
+    pub fn unseat(&mut self) {
+        self.handles.clear();
+        self.overflow.clear();
+        self.recounted = false;
+        self.seat = None;
     }
 
     fn to_be_sent(rule: &Rule) -> Self {
@@ -145,6 +162,8 @@ pub struct Chain {
     pub rules: Vec<Held>,
     /// Name and handle in the kernel; `None` for a chain that the kernel does not have yet.
     pub origin: Option<(String, u64)>,
+    /// Those of its rules that the kernel looks up by their destination.
+    pub runs: Vec<Run>,
 }
 
 impl Chain {
@@ -153,14 +172,15 @@ impl Chain {
         self.base.is_none_or(|base| base.policy != Policy::Accept || base.counters != (0, 0)) || !self.rules.is_empty()
     }
 
-    fn user(name: &str) -> Self {
-        Self { name: name.to_owned(), base: None, rules: Vec::new(), origin: None }
+    /// A user's chain that the kernel does not have yet.
+    pub fn user(name: &str) -> Self {
+        Self { name: name.to_owned(), base: None, rules: Vec::new(), origin: None, runs: Vec::new() }
     }
 
     /// A built-in chain that nothing has touched.
     pub fn untouched(name: &str) -> Self {
         let base = Base { policy: Policy::Accept, counters: (0, 0) };
-        Self { name: name.to_owned(), base: Some(base), rules: Vec::new(), origin: None }
+        Self { base: Some(base), ..Self::user(name) }
     }
 }
 
@@ -197,6 +217,12 @@ pub enum Unread {
 }
 
 impl Table {
+    /// One without chains, which the kernel does not have.
+    pub fn empty(family: Family, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { family, name, chains: Vec::new(), exists: false, renewed: false, unread: Unread::Nothing }
+    }
+
     /// Puts the user's chains in the order in which iptables lists them.
     pub fn sort(&mut self) {
         let builtins = self.chains.iter().take_while(|chain| chain.base.is_some()).count();

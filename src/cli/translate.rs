@@ -318,7 +318,7 @@ impl Translation {
         for (part, alternative) in (0..parts).zip(&alternatives) {
             let text = if part == 0 { rule.spec() } else { String::new() };
             let comment = rule.comment().filter(|_| part == 0);
-            let data = userdata::encode(&userdata::Entry { part, parts, text }, comment);
+            let data = userdata::encode(&userdata::Entry { part, parts, text, ordinal: None }, comment);
             self.batch.add_rule(at(place.family, &table), place.chain, position, alternative, &data.userdata);
         }
         Ok(())

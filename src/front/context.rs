@@ -79,10 +79,11 @@ impl Context {
 
     /// Our own table.
     pub fn carrier(&self, table: &str) -> Result<NftCarrier, Error> {
-        match self.connection.borrow_mut().take() {
-            Some(connection) => Ok(NftCarrier::over(connection, self.front.family, table, self.dialect())),
-            None => NftCarrier::open(self.front.family, table, self.dialect()),
-        }
+        let carrier = match self.connection.borrow_mut().take() {
+            Some(connection) => NftCarrier::over(connection, self.front.family, table, self.dialect()),
+            None => NftCarrier::open(self.front.family, table, self.dialect())?,
+        };
+        Ok(carrier.optimizing(self.config.optimize))
     }
 
     pub(super) fn backend_program(&self, tool: Tool) -> Option<(&Path, &str)> {

@@ -4,11 +4,15 @@
 
 use super::expr::Alternative;
 use super::lower;
-use super::uapi::{chain, counter, hook, msg, nfnl, nl, rule, table, verdict};
+use super::uapi::{chain, counter, elem, hook, msg, nfnl, nl, rule, set, table, verdict};
 use super::userdata;
 use super::wire::Writer;
 use crate::family::Family;
 use std::fmt;
+use std::net::IpAddr;
+
+/// So many elements of a verdict map always fit into an attribute's 64 KiB.
+const ELEMENTS_MAX: usize = 200;
 
 /// A table of nf_tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +184,14 @@ pub enum Operation {
     RuleReplace,
     /// Takes a rule away.
     RuleDelete,
+    /// A verdict map.
+    SetAdd,
+    /// Takes a verdict map away.
+    SetDelete,
+    /// Addresses in a verdict map.
+    ElementAdd,
+    /// Takes addresses out of a verdict map.
+    ElementDelete,
 }
 
 impl Operation {
@@ -206,6 +218,10 @@ impl fmt::Display for Operation {
             Self::RuleInsert => "RULE_INSERT",
             Self::RuleReplace => "RULE_REPLACE",
             Self::RuleDelete => "RULE_DELETE",
+            Self::SetAdd => "SET_ADD",
+            Self::SetDelete => "SET_DELETE",
+            Self::ElementAdd => "SETELEM_ADD",
+            Self::ElementDelete => "SETELEM_DELETE",
         })
     }
 }
@@ -237,6 +253,11 @@ pub enum Action {
     AddRule { chain: String, position: Position, rule: Alternative, comment: Option<String> },
     ReplaceRule { chain: String, handle: u64, rule: Alternative, comment: Option<String> },
     DeleteRule { chain: String, handle: u64 },
+    AddMap { name: String },
+    DeleteMap { name: String },
+    AddElements { map: String, elements: Vec<(IpAddr, String)> },
+    DeleteElements { map: String, addresses: Vec<IpAddr> },
+    FlushMap { name: String },
 }
 
 impl Change {
@@ -256,6 +277,10 @@ impl Change {
             Action::AddRule { .. } => Operation::RuleInsert,
             Action::ReplaceRule { .. } => Operation::RuleReplace,
             Action::DeleteRule { .. } => Operation::RuleDelete,
+            Action::AddMap { .. } => Operation::SetAdd,
+            Action::DeleteMap { .. } => Operation::SetDelete,
+            Action::AddElements { .. } => Operation::ElementAdd,
+            Action::DeleteElements { .. } | Action::FlushMap { .. } => Operation::ElementDelete,
         }
     }
 
@@ -263,6 +288,8 @@ impl Change {
     pub fn chain(&self) -> Option<&str> {
         match &self.action {
             Action::AddTable | Action::DeleteTable | Action::FlushTable => None,
+            Action::AddMap { .. } | Action::DeleteMap { .. } | Action::FlushMap { .. } => None,
+            Action::AddElements { .. } | Action::DeleteElements { .. } => None,
             Action::AddBaseChain { name, .. }
             | Action::AddChain { name }
             | Action::SetPolicy { name, .. }
@@ -432,6 +459,52 @@ impl Batch {
         });
     }
 
+    /// Makes a map of addresses of the table's family to verdicts. EEXIST where it is there.
+    pub fn add_map(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Action::AddMap { name: name.to_owned() });
+        let id = self.next_set;
+        self.next_set += 1;
+        self.message(at, msg::NEWSET, nl::F_CREATE | nl::F_EXCL, |out| lower::put_verdict_map(out, at, name, id));
+    }
+
+    /// Takes a verdict map away. EBUSY where a rule refers to it.
+    pub fn delete_map(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Action::DeleteMap { name: name.to_owned() });
+        self.message(at, msg::DELSET, 0, |out| {
+            out.put_str(set::TABLE, at.name);
+            out.put_str(set::NAME, name);
+        });
+    }
+
+    /// Has a verdict map jump to a chain for each of these addresses. EEXIST where it does something else for one.
+    pub fn add_elements(&mut self, at: Table<'_>, map: &str, elements: &[(IpAddr, String)]) {
+        for some in elements.chunks(ELEMENTS_MAX) {
+            self.push(at, Action::AddElements { map: map.to_owned(), elements: some.to_vec() });
+            self.message(at, msg::NEWSETELEM, nl::F_CREATE | nl::F_EXCL, |out| {
+                lower::put_verdicts(out, at, map, some.iter().map(|(address, chain)| (*address, Some(&**chain))));
+            });
+        }
+    }
+
+    /// Takes these addresses out of a verdict map. ENOENT where one is not in it.
+    pub fn delete_elements(&mut self, at: Table<'_>, map: &str, addresses: &[IpAddr]) {
+        for some in addresses.chunks(ELEMENTS_MAX) {
+            self.push(at, Action::DeleteElements { map: map.to_owned(), addresses: some.to_vec() });
+            self.message(at, msg::DELSETELEM, 0, |out| {
+                lower::put_verdicts(out, at, map, some.iter().map(|address| (*address, None)));
+            });
+        }
+    }
+
+    /// Takes all addresses out of a verdict map.
+    pub fn flush_map(&mut self, at: Table<'_>, name: &str) {
+        self.push(at, Action::FlushMap { name: name.to_owned() });
+        self.message(at, msg::DELSETELEM, 0, |out| {
+            out.put_str(elem::LIST_TABLE, at.name);
+            out.put_str(elem::LIST_SET, name);
+        });
+    }
+
     fn rule_messages(
         &mut self,
         at: Table<'_>,
@@ -493,8 +566,9 @@ impl Batch {
         self.changes.get(*self.owners.get(message)?)
     }
 
-    /// The datagram, in three pieces; no other can be made of the batch afterwards. Its sequence numbers are `first` for the beginning, then one more for each message; the last
-    /// operation asks for an acknowledgement. Without `finish` the kernel prepares it all and throws it away.
+    /// The datagram, in three pieces; no other can be made of the batch afterwards. Its sequence numbers are `first` for
+    /// the beginning, then one more for each message; the last operation asks for an acknowledgement. Without `finish`
+    /// the kernel prepares it all and throws it away.
     pub(super) fn datagram(&mut self, first: u32, generation: Option<u32>, finish: bool) -> [Vec<u8>; 3] {
         self.messages.request_ack(self.last);
         self.messages.renumber(first.wrapping_add(1));

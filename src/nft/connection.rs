@@ -10,8 +10,10 @@ use crate::family::Family;
 use crate::sys::netlink::Socket;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 
 /// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer. Every page of it
 /// has to be had from the kernel first.
@@ -319,6 +321,19 @@ impl Connection {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// What a verdict map jumps to, by address. What it holds besides is an error (EBADMSG).
+    ///
+    /// # Errors
+    /// As [`Connection::tables`]; ENOENT where there is no such map.
+    pub fn verdict_map(&mut self, family: Family, table: &str, map: &str) -> io::Result<HashMap<IpAddr, String>> {
+        let fill = |out: &mut Writer| {
+            out.put_str(elem::LIST_TABLE, table);
+            out.put_str(elem::LIST_SET, map);
+        };
+        let found = self.dump(msg::GETSETELEM, family, fill, |message| Some(read_verdicts(family, message)))?;
+        found.into_iter().flatten().collect::<Option<_>>().ok_or_else(|| Errno::EBADMSG.into())
+    }
+
     /// Applies a batch as one transaction: all of it or nothing. With a `generation`, only if the ruleset is still
     /// that one.
     ///
@@ -505,7 +520,8 @@ pub(super) fn read_all(bytes: &[u8]) -> Vec<RuleInfo> {
         let _ = (message.error(), done_error(message));
         for family in Family::ALL {
             let table = read_table(family, message).map(|table| table.name).unwrap_or_default();
-            let _ = (read_chain(family, &table, message), read_elements(family, message));
+            let _ =
+                (read_chain(family, &table, message), read_elements(family, message), read_verdicts(family, message));
         }
         let attributes = message.attributes();
         let handle = attributes.u64(rule::HANDLE).unwrap_or_default();
@@ -612,13 +628,34 @@ fn read_elements(family: Family, message: Message<'_>) -> Option<Vec<(Vec<u8>, b
     )
 }
 
+/// Each element: `None` for one that is no jump for an address.
+fn read_verdicts(family: Family, message: Message<'_>) -> Vec<Option<(IpAddr, String)>> {
+    let elements = message.attributes().nested(elem::LIST_ELEMENTS).filter(|_| is_of(family, message, msg::NEWSETELEM));
+    let read = |attributes: Attributes<'_>| {
+        let key = attributes.nested(elem::KEY)?.find(data::VALUE)?.value;
+        let address = match family {
+            Family::V4 => IpAddr::from(<[u8; 4]>::try_from(key).ok()?),
+            Family::V6 => IpAddr::from(<[u8; 16]>::try_from(key).ok()?),
+        };
+        match read_verdict_data(attributes.nested(elem::DATA)?)? {
+            Verdict::Jump(chain) => Some((address, chain)),
+            _ => None,
+        }
+    };
+    elements.into_iter().flatten().map(|element| read(element.nested())).collect()
+}
+
 fn read_expr(attributes: Attributes<'_>) -> Option<RawExpr> {
     Some(RawExpr { name: attributes.string(data::EXPR_NAME)?, data: bytes_of(attributes, data::EXPR_DATA) })
 }
 
 fn read_verdict(attributes: Attributes<'_>) -> Option<Verdict> {
     (attributes.u32(immediate::DREG)? == reg::VERDICT).then_some(())?;
-    let found = attributes.nested(immediate::DATA)?.nested(data::VERDICT)?;
+    read_verdict_data(attributes.nested(immediate::DATA)?)
+}
+
+fn read_verdict_data(attributes: Attributes<'_>) -> Option<Verdict> {
+    let found = attributes.nested(data::VERDICT)?;
     let chain = || found.string(data::VERDICT_CHAIN);
     match found.u32(data::VERDICT_CODE)?.cast_signed() {
         verdict::ACCEPT => Some(Verdict::Accept),

@@ -66,6 +66,13 @@ pub enum Expr {
     Divert(Divert),
     /// Drops the packet and tells its sender.
     Reject(Reject),
+    /// Does what a verdict map has for the packet, and goes on where it has nothing.
+    VerdictMap {
+        /// What is looked up.
+        key: Key,
+        /// The map's name, in the same table.
+        map: String,
+    },
     /// What happens to the packet; always last.
     Verdict(Verdict),
 }

@@ -18,6 +18,9 @@ use nftables::types::{NfChainPolicy, NfFamily};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+/// The crate's types have no map from something to a verdict.
+const VERDICT_MAP: &str = "a verdict map, which only nft syntax has";
+
 /// Every operation of a batch in one document. As with nft syntax, policy counters and private user data are left out.
 ///
 /// # Errors
@@ -115,6 +118,11 @@ fn command(change: &Change) -> Result<NfCmd<'static>, Unprintable> {
         Action::DeleteRule { chain, handle } => {
             NfCmd::Delete(NfListObject::Rule(rule(chain, Some(*handle), &Vec::new(), None)?))
         }
+        Action::AddMap { .. }
+        | Action::DeleteMap { .. }
+        | Action::FlushMap { .. }
+        | Action::AddElements { .. }
+        | Action::DeleteElements { .. } => return unprintable(VERDICT_MAP),
     })
 }
 
@@ -188,6 +196,7 @@ fn statements(rule: &Alternative) -> Result<Vec<Statement<'static>>, Unprintable
             Expr::Nat(target) => nat::statement(target, rule)?,
             Expr::Divert(target) => divert::statement(*target, rule)?,
             Expr::Reject(answer) => reject::statement(*answer)?,
+            Expr::VerdictMap { .. } => return unprintable(VERDICT_MAP),
             Expr::Verdict(end) => verdict(end)?,
         });
     }

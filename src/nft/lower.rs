@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::batch::Table;
 use super::canonical::canonical;
 use super::divert;
 use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
@@ -13,6 +14,8 @@ use super::reject;
 use super::uapi::{bitwise, byteorder, cmp, counter, ct, data, elem, exthdr, fib, immediate, limit, log, lookup, meta};
 use super::uapi::{payload, quota, range, reg, set, set_flag, verdict};
 use super::wire::Writer;
+use crate::family::Family;
+use std::net::IpAddr;
 
 /// A rule in the kernel's terms.
 #[derive(Clone, Debug)]
@@ -101,6 +104,14 @@ impl Lowering<'_> {
             Expr::Nat(target) => nat::lower(self, target)?,
             Expr::Divert(target) => divert::lower(self, *target),
             Expr::Reject(answer) => reject::lower(self, *answer),
+            Expr::VerdictMap { key, map } => {
+                self.load(*key, key::of(*key).len)?;
+                self.emit("lookup", |out| {
+                    out.put_str(lookup::SET, map);
+                    out.put_u32(lookup::SREG, reg::ONE);
+                    out.put_u32(lookup::DREG, reg::VERDICT);
+                });
+            }
             Expr::Verdict(end) => self.verdict(end),
         }
         Ok(())
@@ -387,16 +398,20 @@ impl Lowering<'_> {
         };
         self.emit("immediate", |out| {
             out.put_u32(immediate::DREG, reg::VERDICT);
-            out.nest(immediate::DATA, |out| {
-                out.nest(data::VERDICT, |out| {
-                    out.put(data::VERDICT_CODE, &code.to_be_bytes());
-                    if let Some(chain) = chain {
-                        out.put_str(data::VERDICT_CHAIN, chain);
-                    }
-                });
-            });
+            put_verdict(out, immediate::DATA, code, chain.map(String::as_str));
         });
     }
+}
+
+fn put_verdict(out: &mut Writer, kind: u16, code: i32, chain: Option<&str>) {
+    out.nest(kind, |out| {
+        out.nest(data::VERDICT, |out| {
+            out.put(data::VERDICT_CODE, &code.to_be_bytes());
+            if let Some(chain) = chain {
+                out.put_str(data::VERDICT_CHAIN, chain);
+            }
+        });
+    });
 }
 
 pub(super) fn put_data(out: &mut Writer, kind: u16, value: &[u8]) {
@@ -540,6 +555,49 @@ impl AnonymousSet {
             }
         });
     }
+}
+
+/// Attributes of NFT_MSG_NEWSET for a named map of addresses to verdicts.
+pub(super) fn put_verdict_map(out: &mut Writer, at: Table<'_>, name: &str, id: u32) {
+    let kind = match at.family {
+        Family::V4 => Kind::Ipv4,
+        Family::V6 => Kind::Ipv6,
+    };
+    out.put_str(set::TABLE, at.name);
+    out.put_str(set::NAME, name);
+    out.put_u32(set::FLAGS, set_flag::MAP);
+    out.put_u32(set::KEY_TYPE, kind.set_type());
+    out.put_u32(set::KEY_LEN, if at.family == Family::V4 { 4 } else { 16 });
+    out.put_u32(set::DATA_TYPE, set::VERDICTS);
+    out.put_u32(set::ID, id);
+    let mut userdata = vec![set_userdata::KEY_BYTEORDER, 4];
+    userdata.extend_from_slice(&set_userdata::NETWORK.to_ne_bytes());
+    out.put(set::USERDATA, &userdata);
+}
+
+/// Attributes of NFT_MSG_NEWSETELEM, or of NFT_MSG_DELSETELEM where no chains are given: addresses, and the chain that
+/// the map jumps to for each.
+pub(super) fn put_verdicts<'a>(
+    out: &mut Writer,
+    at: Table<'_>,
+    map: &str,
+    elements: impl Iterator<Item = (IpAddr, Option<&'a str>)>,
+) {
+    out.put_str(elem::LIST_TABLE, at.name);
+    out.put_str(elem::LIST_SET, map);
+    out.nest(elem::LIST_ELEMENTS, |out| {
+        for (address, chain) in elements {
+            out.nest(data::LIST_ELEM, |out| {
+                match address {
+                    IpAddr::V4(address) => put_data(out, elem::KEY, &address.octets()),
+                    IpAddr::V6(address) => put_data(out, elem::KEY, &address.octets()),
+                }
+                if chain.is_some() {
+                    put_verdict(out, elem::DATA, verdict::JUMP, chain);
+                }
+            });
+        }
+    });
 }
 
 fn single(element: &Element) -> Option<Vec<u8>> {

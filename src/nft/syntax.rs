@@ -266,6 +266,11 @@ impl Context {
     }
 }
 
+/// A key that is looked up, with nothing said before.
+pub(super) fn looked_up(key: Key) -> Result<Left, Unprintable> {
+    left(key, &Context::default())
+}
+
 fn left(key: Key, context: &Context) -> Result<Left, Unprintable> {
     Ok(match key {
         Key::Payload(Field::Raw { base, offset, len }) => Left::Raw { base, offset, len },

@@ -4,12 +4,13 @@
 
 use super::batch::{Action, Batch, Change, Position};
 use super::divert;
-use super::expr::{Alternative, Base, Direction, Expr, Limit, Log, Op, Verdict};
+use super::expr::{Alternative, Base, Direction, Expr, Key, Limit, Log, Op, Verdict};
 use super::names;
 use super::nat;
 use super::reject;
 use super::syntax::{self, Atom, Left, Relation, Right, checked_chain, checked_prefix, unprintable};
 use crate::family::Family;
+use std::net::IpAddr;
 
 pub use super::syntax::Unprintable;
 
@@ -72,6 +73,14 @@ fn check(change: &Change) -> Result<(), Unprintable> {
             check_rule(rule)
         }
         Action::RenameChain { to, .. } => checked_chain(to).map(drop),
+        Action::AddMap { name } | Action::DeleteMap { name } | Action::FlushMap { name } => {
+            checked_chain(name).map(drop)
+        }
+        Action::AddElements { map, elements } => {
+            checked_chain(map)?;
+            elements.iter().try_for_each(|(_, chain)| checked_chain(chain).map(drop))
+        }
+        Action::DeleteElements { map, .. } => checked_chain(map).map(drop),
         _ => change.chain().map_or(Ok(()), |chain| checked_chain(chain).map(drop)),
     }
 }
@@ -88,6 +97,7 @@ fn check_rule(rule: &Alternative) -> Result<(), Unprintable> {
             Expr::Nat(target) => drop(nat::text(target, rule)?),
             Expr::Divert(target) => drop(divert::text(*target, rule)?),
             Expr::Reject(answer) => drop(reject::text(*answer)?),
+            Expr::VerdictMap { key, map } => drop(verdict_map(*key, map)?),
             Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => drop(checked_chain(chain)?),
             Expr::Verdict(_) => {}
         }
@@ -137,6 +147,21 @@ pub fn command(change: &Change) -> Result<String, Unprintable> {
             format!("replace rule {} handle {handle} {rule}", chain(name)?)
         }
         Action::DeleteRule { chain: name, handle } => format!("delete rule {} handle {handle}", chain(name)?),
+        Action::AddMap { name } => {
+            let address = if change.family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" };
+            format!("add map {} {{ type {address} : verdict; }}", chain(name)?)
+        }
+        Action::DeleteMap { name } => format!("delete map {}", chain(name)?),
+        Action::FlushMap { name } => format!("flush map {}", chain(name)?),
+        Action::AddElements { map, elements } => {
+            let jump = |(address, to): &(IpAddr, String)| Ok(format!("{address} : jump {}", checked_chain(to)?));
+            let elements = elements.iter().map(jump).collect::<Result<Vec<_>, _>>()?;
+            format!("add element {} {{ {} }}", chain(map)?, elements.join(", "))
+        }
+        Action::DeleteElements { map, addresses } => {
+            let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            format!("delete element {} {{ {} }}", chain(map)?, addresses.join(", "))
+        }
     })
 }
 
@@ -163,6 +188,7 @@ pub fn rule(_family: Family, rule: &Alternative) -> Result<String, Unprintable> 
             Expr::Nat(target) => nat::text(target, rule)?,
             Expr::Divert(target) => divert::text(*target, rule)?,
             Expr::Reject(answer) => reject::text(*answer)?,
+            Expr::VerdictMap { key, map } => verdict_map(*key, map)?,
             Expr::Verdict(end) => verdict(end)?,
         });
     }
@@ -326,6 +352,11 @@ fn log_flags(flags: u32) -> Result<Vec<String>, Unprintable> {
         .join(" ")
         .replace("flags tcp sequence flags tcp options", "flags tcp sequence,options");
     Ok((!text.is_empty()).then_some(text).into_iter().collect())
+}
+
+/// Maps are named as chains are.
+fn verdict_map(key: Key, map: &str) -> Result<String, Unprintable> {
+    Ok(format!("{} vmap @{}", left(syntax::looked_up(key)?), checked_chain(map)?))
 }
 
 fn verdict(end: &Verdict) -> Result<String, Unprintable> {

@@ -65,10 +65,14 @@ pub mod msg {
     pub const DELRULE: u8 = 8;
     /// NFT_MSG_NEWSET
     pub const NEWSET: u8 = 9;
+    /// NFT_MSG_DELSET
+    pub const DELSET: u8 = 11;
     /// NFT_MSG_NEWSETELEM
     pub const NEWSETELEM: u8 = 12;
     /// NFT_MSG_GETSETELEM
     pub const GETSETELEM: u8 = 13;
+    /// NFT_MSG_DELSETELEM
+    pub const DELSETELEM: u8 = 14;
     /// NFT_MSG_NEWGEN
     pub const NEWGEN: u8 = 15;
     /// NFT_MSG_GETGEN
@@ -171,6 +175,8 @@ pub mod set {
     pub const USERDATA: u16 = 13;
     /// NFTA_SET_DESC_SIZE (`enum nft_set_desc_attributes`)
     pub const DESC_SIZE: u16 = 1;
+    /// NFT_DATA_VERDICT (`enum nft_data_types`)
+    pub const VERDICTS: u32 = 0xffff_ff00;
 }
 
 /// `enum nft_set_elem_attributes`, `enum nft_set_elem_list_attributes`

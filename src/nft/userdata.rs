@@ -21,6 +21,8 @@ const COMMENT: u8 = 0;
 const ENTRY: u8 = 0xd5;
 /// Ours: a piece of a long text.
 const PIECE: u8 = 0xd6;
+/// Ours: of a rule that carries none of iptables', but leads to others that do.
+const RUN: u8 = 0xd7;
 
 /// Changes whenever what is behind it is to be read otherwise.
 const FORMAT: u8 = 1;
@@ -33,7 +35,12 @@ const VALUE_LIMIT: usize = LIMIT - TLV_HEADER;
 const ENTRY_HEADER: usize = 4;
 const INLINE: u8 = 0;
 const OVERFLOWING: u8 = 1;
+/// Inline, behind a number of eight bytes.
+const SEATED: u8 = 2;
 const INLINE_LIMIT: usize = VALUE_LIMIT - ENTRY_HEADER;
+
+/// The longest text, in bytes, that has room beside [`Entry::ordinal`].
+pub const SEATED_LIMIT: usize = INLINE_LIMIT - 8;
 
 /// Format, key, number of the piece.
 const PIECE_HEADER: usize = 1 + 8 + 2;
@@ -48,6 +55,15 @@ pub struct Entry {
     pub parts: u8,
     /// Its text.
     pub text: String,
+    /// Of a rule that is listed elsewhere than where it stands: its place there. Its text is at most [`SEATED_LIMIT`] long.
+    pub ordinal: Option<u64>,
+}
+
+impl Entry {
+    /// Of a rule that is carried by one rule, in its own place.
+    pub fn whole(text: String) -> Self {
+        Self { part: 0, parts: 1, text, ordinal: None }
+    }
 }
 
 /// User data to be written.
@@ -64,6 +80,8 @@ pub struct Encoded {
 pub enum Decoded {
     /// One of our rules.
     Ours(Entry),
+    /// What [`run`] gives.
+    Run(u32),
     /// No entry of ours, or one that is damaged or lacks its continuation.
     Foreign,
     /// Written by a newer version of this program.
@@ -77,7 +95,11 @@ pub fn encode(entry: &Entry, comment: Option<&str>) -> Encoded {
     let text = entry.text.as_bytes();
     let mut value = vec![FORMAT, entry.part, entry.parts];
     let mut overflow = Vec::new();
-    if text.len() <= INLINE_LIMIT {
+    if let Some(ordinal) = entry.ordinal {
+        value.push(SEATED);
+        value.extend_from_slice(&ordinal.to_be_bytes());
+        value.extend_from_slice(text);
+    } else if text.len() <= INLINE_LIMIT {
         value.push(INLINE);
         value.extend_from_slice(text);
     } else {
@@ -96,6 +118,13 @@ pub fn encode(entry: &Entry, comment: Option<&str>) -> Encoded {
     let mut userdata = comment.and_then(|comment| readable(comment, value.len())).unwrap_or_default();
     userdata.extend(tlv(ENTRY, &value));
     Encoded { userdata, overflow }
+}
+
+/// User data of a rule that is none of iptables' rules itself: what it leads to has that number.
+pub fn run(id: u32) -> Vec<u8> {
+    let mut value = vec![FORMAT];
+    value.extend_from_slice(&id.to_be_bytes());
+    tlv(RUN, &value)
 }
 
 /// The rules of [`OVERFLOW_CHAIN`], by what they continue.
@@ -123,20 +152,29 @@ impl<'a> Continuations<'a> {
 /// Reads user data, and what continues it.
 pub fn decode(userdata: &[u8], overflow: &Continuations<'_>) -> Decoded {
     let Some(value) = Tlvs(userdata).find_map(|(kind, value)| (kind == ENTRY).then_some(value)) else {
-        return Decoded::Foreign;
+        return match Tlvs(userdata).find_map(|(kind, value)| (kind == RUN).then_some(value)) {
+            Some([FORMAT, one, two, three, four]) => Decoded::Run(u32::from_be_bytes([*one, *two, *three, *four])),
+            Some([format, ..]) if *format > FORMAT => Decoded::Newer,
+            _ => Decoded::Foreign,
+        };
     };
     let (part, parts, form, rest) = match value {
         [format, ..] if *format > FORMAT => return Decoded::Newer,
         [FORMAT, part, parts, form, rest @ ..] => (*part, *parts, *form, rest),
         _ => return Decoded::Foreign,
     };
+    let (ordinal, rest) = match (form, rest.split_first_chunk::<8>()) {
+        (SEATED, Some((ordinal, rest))) => (Some(u64::from_be_bytes(*ordinal)), rest),
+        (SEATED, None) => return Decoded::Foreign,
+        _ => (None, rest),
+    };
     let bytes = match form {
-        INLINE => Some(rest.to_vec()),
+        INLINE | SEATED => Some(rest.to_vec()),
         OVERFLOWING => gather(rest, overflow),
         _ => None,
     };
     match bytes.and_then(|bytes| String::from_utf8(bytes).ok()) {
-        Some(text) if part < parts => Decoded::Ours(Entry { part, parts, text }),
+        Some(text) if part < parts => Decoded::Ours(Entry { part, parts, text, ordinal }),
         _ => Decoded::Foreign,
     }
 }
@@ -151,8 +189,11 @@ pub fn glance(userdata: &[u8]) -> Option<(u8, &[u8])> {
 
 /// Whether this is user data that this program writes, of a rule or of its continuation.
 pub fn is_ours(userdata: &[u8]) -> bool {
-    Tlvs(userdata).any(|tlv| matches!(tlv, (ENTRY, [FORMAT, part, parts, ..]) if part < parts))
-        || piece(userdata).is_some()
+    Tlvs(userdata).any(|tlv| match tlv {
+        (ENTRY, [FORMAT, part, parts, ..]) => part < parts,
+        (RUN, [FORMAT, ..]) => true,
+        _ => false,
+    }) || piece(userdata).is_some()
 }
 
 /// Handles of the rules in [`OVERFLOW_CHAIN`] that continue this user data: to be deleted with its rule.
@@ -251,7 +292,7 @@ mod tests {
     }
 
     fn entry(text: &str) -> Entry {
-        Entry { part: 0, parts: 1, text: text.into() }
+        Entry::whole(text.into())
     }
 
     #[test]
@@ -287,13 +328,23 @@ mod tests {
         #[test]
         fn every_text_comes_back(len in 0usize..=2000, letter in "[a-z\"\\\\ ü\n]", part in 0u8..4, comment in proptest::option::of(".{0,200}")) {
             let text: String = letter.repeat(len).chars().take(len).collect();
-            let entry = Entry { part, parts: 4, text };
+            let entry = Entry { part, parts: 4, text, ordinal: None };
             let encoded = encode(&entry, comment.as_deref());
             prop_assert!(encoded.userdata.len() <= LIMIT);
             prop_assert!(encoded.overflow.iter().all(|piece| piece.len() <= LIMIT));
-            let mut overflow = rules(&encode(&Entry { part: 0, parts: 1, text: "y".repeat(900) }, None).overflow);
+            let mut overflow = rules(&encode(&Entry::whole("y".repeat(900)), None).overflow);
             overflow.extend(rules(&encoded.overflow).into_iter().rev());
             prop_assert_eq!(decode(&encoded.userdata, &Continuations::of(&overflow)), Decoded::Ours(entry));
+        }
+
+        #[test]
+        fn a_place_in_a_run_comes_back(text in "[ -~]{0,242}", ordinal: u64, id: u32) {
+            let entry = Entry { ordinal: Some(ordinal), ..Entry::whole(text) };
+            let encoded = encode(&entry, None);
+            prop_assert!(encoded.userdata.len() <= LIMIT && encoded.overflow.is_empty() && is_ours(&encoded.userdata));
+            prop_assert_eq!(decode(&encoded.userdata, &Continuations::default()), Decoded::Ours(entry));
+            prop_assert!(is_ours(&run(id)));
+            prop_assert_eq!(decode(&run(id), &Continuations::default()), Decoded::Run(id));
         }
 
         #[test]

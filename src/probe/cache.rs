@@ -214,6 +214,9 @@ fn put_config(text: &mut String, config: &Config) -> Option<()> {
     if let Some(directory) = &config.backend_directory {
         writeln!(text, "directory\t{}", path(directory)?).ok()?;
     }
+    if config.optimize {
+        writeln!(text, "optimize").ok()?;
+    }
     for (table, choice) in &config.carriers {
         writeln!(text, "carrier\t{table}\t{}", choice.as_str()).ok()?;
     }
@@ -266,6 +269,7 @@ pub(super) fn parse(text: &str) -> Option<(Snapshot, Option<Config>)> {
 fn parse_config(config: &mut Config, fields: &[&str]) -> Option<()> {
     match *fields {
         ["directory", path] => config.backend_directory = Some(PathBuf::from(path)),
+        ["optimize"] => config.optimize = true,
         ["carrier", table, choice] => {
             config.carriers.insert(table.to_owned(), CarrierChoice::from_name(choice)?);
         }
@@ -372,7 +376,7 @@ mod tests {
     fn the_configuration_is_kept_with_what_was_found() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("xtshim.toml");
-        let text = "backend = \"nft\"\n[backends]\ndirectory = \"/opt/ipt\"\n[carriers]\nraw = \"mangle\"\nnat = \"auto\"\n\
+        let text = "backend = \"nft\"\noptimize = true\n[backends]\ndirectory = \"/opt/ipt\"\n[carriers]\nraw = \"mangle\"\nnat = \"auto\"\n\
             [journal]\nfile = \"none\"\nsystem = false\n";
         fs::write(&path, text).expect("written");
         let (read, error) = crate::config::load_from(&path);

@@ -118,7 +118,7 @@ pub fn answers() -> Vec<Vec<u8>> {
         let context = xtshim::iptables::TranslateContext { family: Family::V4, table: "raw", chain: "PREROUTING" };
         let mut batch = Batch::new();
         for rule in &rules {
-            let entry = nft::userdata::Entry { part: 0, parts: 1, text: rule.spec() };
+            let entry = nft::userdata::Entry::whole(rule.spec());
             let data = nft::userdata::encode(&entry, rule.comment()).userdata;
             for mut alternative in rule.translate(&context).ok()? {
                 alternative.push(nft::expr::Expr::Verdict(Verdict::Jump("mine".to_owned())));

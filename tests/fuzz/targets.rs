@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use xtshim::carrier::change::{self, Place};
 use xtshim::carrier::nft::{builtins, table_name};
-use xtshim::carrier::table::{Chain, Held, Session, Table, Unread};
+use xtshim::carrier::table::{Chain, Held, Session, Table};
 use xtshim::family::Family;
 use xtshim::iptables::dialect::{Dialect, Variant};
 use xtshim::iptables::restore::{self, Line};
@@ -61,14 +61,14 @@ pub fn command_line(input: &[u8]) {
 
 fn untouched(family: Family, name: &str) -> Table {
     let chains = builtins(name).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
-    Table { family, name: name.to_owned(), chains, exists: false, renewed: false, unread: Unread::Nothing }
+    Table { chains, ..Table::empty(family, name) }
 }
 
 /// All that is done with a table but sending it.
 fn carry(table: &Table, dialect: &Dialect) {
     let name = table_name(&table.name);
     let eager = dialect.variant == Variant::Legacy;
-    let place = Place { family: table.family, table: &name, builtins: builtins(&table.name), eager };
+    let place = Place { family: table.family, table: &name, builtins: builtins(&table.name), eager, optimize: true };
     if let Ok(change) = change::between(&place, &untouched(table.family, &table.name), table.clone()) {
         let _ = json::commands(&change.batch);
         nft::hostile::messages(&change.batch);
@@ -138,7 +138,7 @@ pub fn round_trip(input: &[u8]) {
         let context = TranslateContext { family: dialect.family, table: "mangle", chain: "PREROUTING" };
         let (native, again) = (rule.translate(&context), kept.translate(&context));
         assert_eq!(format!("{native:?}"), format!("{again:?}"), "what is kept means something else: {}", rule.spec());
-        let entry = userdata::Entry { part: 0, parts: 1, text: rule.spec() };
+        let entry = userdata::Entry::whole(rule.spec());
         let encoded = userdata::encode(&entry, rule.comment());
         assert!(encoded.userdata.len() <= 256 && encoded.overflow.iter().all(|piece| piece.len() <= 256));
         if encoded.overflow.is_empty() {

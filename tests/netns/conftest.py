@@ -1,6 +1,7 @@
 """What every test here is given: a private mount namespace, the originals, ours, and the two side by side."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -110,6 +111,23 @@ def shim(request, public):
                 (directory / front).symlink_to("xtshim")
             known[key] = harness.Subject(name, variant, True, str(directory), str(config), str(journal))
         return known[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def optimized(public):
+    """Gives the same subject with `optimize = true`."""
+    known = {}
+
+    def make(subject):
+        if subject.name not in known:
+            directory = public / f"{subject.name}-optimized"
+            shutil.copytree(subject.directory, directory, symlinks=True)
+            config = directory / "xtshim.toml"
+            config.write_text("optimize = true\n" + config.read_text())
+            known[subject.name] = dataclasses.replace(subject, name=directory.name, directory=str(directory), config=str(config))
+        return known[subject.name]
 
     return make
 
