@@ -699,7 +699,7 @@ fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: 
     }
     let program = dialect.family.program();
     let prefix = dialect.prefix().replacen(program, &format!("{program}-restore"), 1);
-    let blank = if dialect.version < (1, 8, 9) { "\n" } else { "" };
+    let blank = dialect.blank_line();
     let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n{blank}");
     Error::Verbatim { stderr, code: 1 }
 }

@@ -340,8 +340,7 @@ impl Session<'_> {
         match self.dialect.variant {
             Variant::Nft => Error::Parameter(format!("Chain '{target}' does not exist")),
             Variant::Legacy if rule.is_goto() => {
-                let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
-                Error::Parameter(format!("goto '{target}' is not a chain{blank}"))
+                Error::Parameter(format!("goto '{target}' is not a chain{}", self.dialect.blank_line()))
             }
             Variant::Legacy => Error::Parameter(format!("Couldn't load target `{target}':No such file or directory\n")),
         }
@@ -637,7 +636,7 @@ impl Session<'_> {
         }
         let prefix = self.dialect.prefix();
         let table = &self.table.name;
-        let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
+        let blank = self.dialect.blank_line();
         let stderr = format!("{prefix}: chain `{chain}' in table `{table}' is incompatible, use 'nft' tool.\n{blank}");
         Error::Verbatim { stderr, code: 1 }
     }

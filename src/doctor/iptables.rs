@@ -83,7 +83,7 @@ fn too_old(facts: &Facts<'_>, diagnosis: &mut Diagnosis) {
     let mut missing = tried.filter(|found| found.name == compat.name && found.ability.is_missing());
     let why = match missing.next() {
         Some(found) => Some(found.ability.why().to_owned()),
-        None if facts.probe.is_none() => facts.kernel.explain(compat, Family::V4),
+        None if facts.probe.is_none() => facts.kernel.explain(compat, Family::V4).map(|why| why.to_string()),
         None => None,
     };
     let Some(why) = why else { return };

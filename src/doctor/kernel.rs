@@ -4,7 +4,7 @@
 
 use super::{Diagnosis, Facts, Severity, grouped, texts};
 use crate::family::Family;
-use crate::probe::{Ability, ModuleState, OptionState, backend_name, wants_loading};
+use crate::probe::{Ability, ModuleState, OptionState, Reason, backend_name};
 use crate::rules::{self, Capability, CapabilityKind};
 
 /// Looks at it.
@@ -92,15 +92,15 @@ fn lack(facts: &Facts<'_>, backend: &str, capability: &Capability, family: Famil
     let promised = !tried && loadable.is_empty() && kernel.promises(capability, family) == Some(true);
     let explained = if promised { None } else { kernel.explain(capability, family) };
     let cause = match &explained {
-        Some(why) if why.starts_with("not built") => Cause::NotBuilt,
-        Some(why) if !wants_loading(why) => Cause::Absent,
+        Some(Reason::NotBuilt { .. }) => Cause::NotBuilt,
+        Some(Reason::Absent { .. }) => Cause::Absent,
         // A module that nobody has asked for yet is loaded when somebody does, if the kernel still loads any.
-        Some(_) if tried || cannot_load(facts) => Cause::NotLoaded,
+        Some(Reason::NotLoaded { .. }) if tried || cannot_load(facts) => Cause::NotLoaded,
         None if tried => Cause::NotBuilt,
         _ => return None,
     };
     let table = (capability.kind == CapabilityKind::Table).then(|| capability.key.clone());
-    let why = explained.or(why)?;
+    let why = explained.map(|why| why.to_string()).or(why)?;
     let why = match facts.host.place("/").filter(|_| !facts.host.is_live()) {
         Some(root) => why.replace(&format!("{}/", root.display().to_string().trim_end_matches('/')), "/"),
         None => why,

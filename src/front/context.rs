@@ -93,6 +93,10 @@ impl Context {
         program.map(|program| (program, name))
     }
 
+    fn backend_command(&self, tool: Tool, args: &[OsString]) -> Option<Command> {
+        self.backend_program(tool).map(|(program, name)| exec::command(program, name, args))
+    }
+
     /// Whether there is a backend that this call could be passed on to.
     pub fn has_backend(&self) -> bool {
         self.backend_program(self.front.tool).is_some()
@@ -142,8 +146,7 @@ impl Context {
 
     /// Runs the backend's own program of this front as a child, fed with `input`.
     pub fn feed_backend(&self, args: &[OsString], input: &[u8]) -> Result<i32, Error> {
-        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
-        let mut command = exec::command(program, name, args);
+        let mut command = self.backend_command(self.front.tool, args).ok_or_else(|| self.no_backend())?;
         let failed = |error: io::Error| Error::Resource(error.to_string());
         // The lock that it would take is ours.
         let file = self.guard.borrow().is_some().then(LockFile::new).transpose().map_err(failed)?;
@@ -166,8 +169,7 @@ impl Context {
 
     /// What the backend's own program of this front says, both streams.
     pub fn backend_output(&self, args: &[OsString]) -> Result<Output, Error> {
-        let (program, name) = self.backend_program(self.front.tool).ok_or_else(|| self.no_backend())?;
-        let mut command = exec::command(program, name, args);
+        let mut command = self.backend_command(self.front.tool, args).ok_or_else(|| self.no_backend())?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.output().map_err(|error| Error::Resource(error.to_string()))
     }
@@ -189,13 +191,7 @@ impl Context {
         }
         match self.rehearse(input) {
             // What the command's own namespace holds is not there in that one.
-            Some(output)
-                if matches!(error, Error::Refused(_))
-                    && speaks_of_what_is_held(&output.stderr)
-                    && !self.lacks_set(&output.stderr) =>
-            {
-                error
-            }
+            Some(output) if matches!(error, Error::Refused(_)) && self.may_hold_what_it_misses(&output.stderr) => error,
             // Exit code 1 speaks of chains and rules that are not there: in that namespace none are.
             Some(output) if !matches!(exit_code(&output), 0 | 1) => Error::Verbatim {
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -205,23 +201,30 @@ impl Context {
         }
     }
 
-    /// Whether the ipset of which iptables complains is not there in the command's own namespace either.
-    fn lacks_set(&self, stderr: &[u8]) -> bool {
+    /// Whether iptables complains, in a namespace that holds nothing, of a chain or an ipset that the command's own namespace
+    /// may hold.
+    fn may_hold_what_it_misses(&self, stderr: &[u8]) -> bool {
         let text = String::from_utf8_lossy(stderr);
-        let named = text.split_once("Set ").and_then(|(_, rest)| rest.split_once(" doesn't exist"));
-        let Some(((program, called), (name, _))) = self.backend_program(Tool::Command).zip(named) else { return false };
+        let said = text.split_once("): ").map_or(&*text, |(_, said)| said);
+        match set_that_is_not_there(said) {
+            Some(name) => !self.lacks_set(name),
+            None => ["Couldn't load target `", "Chain '", "goto '"].iter().any(|start| said.starts_with(start)),
+        }
+    }
+
+    fn lacks_set(&self, name: &str) -> bool {
         let words = ["-C", "INPUT", "-m", "set", "--match-set", name, "src"].map(OsString::from);
-        let command = exec::command(program, called, &words);
-        let deadline = Some(Instant::now() + PATIENCE);
-        let complaint = format!("Set {name} doesn't exist");
-        let answer = exec::capture_within(command, b"", deadline);
-        answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.stderr).contains(&complaint))
+        let Some(command) = self.backend_command(Tool::Command, &words) else { return false };
+        let answer = exec::capture_within(command, b"", Some(Instant::now() + PATIENCE));
+        answer.is_ok_and(|answer| {
+            let text = String::from_utf8_lossy(&answer.stderr);
+            text.split_once("): ").and_then(|(_, said)| set_that_is_not_there(said)) == Some(name)
+        })
     }
 
     /// What the backend says to the same command, fed with `input`, in a network namespace of its own.
     pub fn rehearse(&self, input: &[u8]) -> Option<Output> {
-        let (program, name) = self.backend_program(self.front.tool)?;
-        let mut command: Command = exec::command(program, name, &self.args);
+        let mut command = self.backend_command(self.front.tool, &self.args)?;
         exec::isolate_network(&mut command);
         let deadline = Some(Instant::now() + PATIENCE);
         privilege::in_full(|| exec::capture_within(command, input, deadline)).ok()
@@ -303,9 +306,7 @@ pub fn may_administer() -> bool {
     privilege::holds(caps::Capability::CAP_NET_ADMIN)
 }
 
-/// Whether iptables complains of a chain or an ipset that is not there.
-fn speaks_of_what_is_held(stderr: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(stderr);
-    let said = text.split_once("): ").map_or(&*text, |(_, said)| said);
-    ["Couldn't load target `", "Chain '", "goto '", "Set "].iter().any(|start| said.starts_with(start))
+/// The ipset that iptables misses.
+fn set_that_is_not_there(said: &str) -> Option<&str> {
+    said.strip_prefix("Set ")?.split_once(" doesn't exist").map(|(name, _)| name)
 }

@@ -46,6 +46,11 @@ impl Dialect {
         format!("{} v{major}.{minor}.{patch} ({})", self.family.program(), self.variant.as_str())
     }
 
+    /// What stands behind messages that end in a newline of their own, or should: before 1.8.9 there was one more.
+    pub fn blank_line(&self) -> &'static str {
+        if self.version < (1, 8, 9) { "\n" } else { "" }
+    }
+
     /// The message of `error` as this iptables prints it, final newline included.
     pub fn render(&self, error: &Error) -> String {
         let program = self.family.program();

@@ -635,10 +635,7 @@ impl<'a> Parser<'a> {
         if letter == 'g' {
             if ext::is_target_name(name, self.family) {
                 return Err(match self.dialect.variant {
-                    Variant::Legacy => {
-                        let blank = if self.dialect.version < (1, 8, 9) { "\n" } else { "" };
-                        parameter(format!("goto '{name}' is not a chain{blank}"))
-                    }
+                    Variant::Legacy => parameter(format!("goto '{name}' is not a chain{}", self.dialect.blank_line())),
                     Variant::Nft => parameter(format!("Chain '{name}' does not exist")),
                 });
             }

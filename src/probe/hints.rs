@@ -67,7 +67,7 @@ pub fn untried_table(
             let capability = rules::table_capability(Variant::Legacy, &table.name)?;
             match kernel.promises(capability, family)? {
                 true => Some(Ability::Able),
-                false => Some(Ability::Missing { why: kernel.explain(capability, family)? }),
+                false => Some(Ability::Missing { why: kernel.explain(capability, family)?.to_string() }),
             }
         }
     }
@@ -87,7 +87,9 @@ fn legacy_table(kernel: &Kernel, family: Family, table: &Table, in_use: bool) ->
         Ok(false) | Err(_) => {
             let capability = rules::table_capability(Variant::Legacy, &table.name);
             let why = capability.and_then(|capability| kernel.explain(capability, family));
-            Ability::Missing { why: why.unwrap_or_else(|| "the kernel has no such table".to_owned()) }
+            Ability::Missing {
+                why: why.map_or_else(|| "the kernel has no such table".to_owned(), |why| why.to_string()),
+            }
         }
     }
 }

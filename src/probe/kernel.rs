@@ -8,6 +8,7 @@ use crate::rules::Capability;
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,39 @@ use std::path::{Path, PathBuf};
 /// A kernel configuration larger than this, in bytes, is not one.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Of a module that ought to have been there when it was asked for.
-const NOT_LOADED: &str = "is on disk, but was not loaded";
+/// Why a capability that was proven missing is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// An option that it needs is not set.
+    NotBuilt {
+        /// Its present name.
+        option: String,
+    },
+    /// The kernel was built with a module whose file is not there.
+    Absent {
+        /// The module.
+        module: String,
+        /// Where modules of this kernel are.
+        directory: PathBuf,
+    },
+    /// The file of a module that ought to have been loaded when it was asked for is there.
+    NotLoaded {
+        /// The module.
+        module: String,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBuilt { option } => write!(f, "not built into this kernel ({option} is not set)"),
+            Self::Absent { module, directory } => {
+                write!(f, "built as module {module}, which is not below {}", directory.display())
+            }
+            Self::NotLoaded { module } => write!(f, "module {module} is on disk, but was not loaded"),
+        }
+    }
+}
 
 /// Facts about the running kernel.
 #[derive(Clone, Debug, Default)]
@@ -129,16 +161,15 @@ impl Kernel {
         }
     }
 
-    /// Why a capability that was proven missing is missing, as one clause; `None`: these facts do not tell.
-    pub fn explain(&self, capability: &Capability, family: Family) -> Option<String> {
+    /// Why a capability that was proven missing is missing; `None`: these facts do not tell.
+    pub fn explain(&self, capability: &Capability, family: Family) -> Option<Reason> {
         if let Some(option) = capability.options(family).iter().find_map(|names| self.not_set(names)) {
-            return Some(format!("not built into this kernel ({option} is not set)"));
+            return Some(Reason::NotBuilt { option: option.to_owned() });
         }
-        let mut reasons: Vec<String> =
-            capability.modules(family).iter().filter_map(|names| self.not_loaded(names)).collect();
         // What is loaded was noted before anything was tried: a file that is not there says more.
-        reasons.sort_by_key(|why| wants_loading(why));
-        reasons.into_iter().next()
+        let modules = capability.modules(family);
+        let reasons = modules.iter().filter_map(|names| self.not_loaded(names));
+        reasons.min_by_key(|reason| matches!(reason, Reason::NotLoaded { .. }))
     }
 
     /// Whether it says that it has what stands behind a capability: built in, loaded or on disk as far as options and
@@ -150,7 +181,7 @@ impl Kernel {
         if !options.is_empty() && options.iter().all(|names| names.iter().any(built_in)) {
             return Some(true);
         }
-        if self.explain(capability, family).is_some_and(|why| !wants_loading(&why)) {
+        if matches!(self.explain(capability, family), Some(Reason::NotBuilt { .. } | Reason::Absent { .. })) {
             return Some(false);
         }
         (!modules.is_empty() && modules.iter().all(|names| names.iter().any(there))).then_some(true)
@@ -163,25 +194,18 @@ impl Kernel {
     }
 
     /// What is wrong with a module none of whose names is in the kernel.
-    fn not_loaded(&self, names: &[&str]) -> Option<String> {
+    fn not_loaded(&self, names: &[&str]) -> Option<Reason> {
         let states: Vec<(ModuleState, &str)> = names.iter().map(|name| (self.module(name), *name)).collect();
         let found = |wanted: ModuleState| states.iter().find(|(state, _)| *state == wanted).map(|(_, name)| name);
         if found(ModuleState::Loaded).or(found(ModuleState::BuiltIn)).is_some() {
             return None;
         }
         if let Some(name) = found(ModuleState::OnDisk) {
-            return Some(format!("module {name} {NOT_LOADED}"));
+            return Some(Reason::NotLoaded { module: (*name).to_owned() });
         }
         let absent = found(ModuleState::NotOnDisk)?;
-        let directory = self.directory.display();
-        Some(format!("built as module {absent}, which is not below {directory}"))
+        Some(Reason::Absent { module: (*absent).to_owned(), directory: self.directory.clone() })
     }
-}
-
-/// Whether a reason that [`Kernel::explain`] gives is that nobody has loaded a module that is there: no other is missing,
-/// nor an option.
-pub fn wants_loading(why: &str) -> bool {
-    why.ends_with(NOT_LOADED)
 }
 
 /// The file whose change means that modules have come or gone.
@@ -264,7 +288,7 @@ mod tests {
     }
 
     fn why(kernel: &Kernel, family: Family) -> Option<String> {
-        kernel.explain(rules::capability("table-raw").expect("known"), family)
+        Some(kernel.explain(rules::capability("table-raw").expect("known"), family)?.to_string())
     }
 
     #[test]
@@ -293,7 +317,7 @@ mod tests {
         let (_root, kernel) = machine("CONFIG_NF_TABLES=m\nCONFIG_NFT_COMPAT=m\n", &["nf_tables"]);
         let compat = rules::capability("nft-compat").expect("known");
         let why = kernel.explain(compat, Family::V4).expect("a reason");
-        assert!(why.starts_with("built as module nft_compat, which is not below"), "{why}");
+        assert!(matches!(&why, Reason::Absent { module, .. } if module == "nft_compat"), "{why}");
         assert_eq!(kernel.promises(compat, Family::V4), Some(false));
     }
 

@@ -15,7 +15,7 @@ mod trial;
 
 pub use backends::NESTED_VARIABLE;
 pub use choice::{PREVIOUS, backend_holds, holds, hosted_here};
-pub use kernel::{Kernel, ModuleState, OptionState, wants_loading};
+pub use kernel::{Kernel, ModuleState, OptionState, Reason};
 pub use report::{BackendFacts, CapabilityFacts, KernelFacts, Report, TableFacts, backend_name};
 pub use ticket::{Ticket, Word};
 

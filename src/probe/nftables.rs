@@ -74,7 +74,7 @@ fn ability(outcome: Result<(), Errno>, capability: &Capability, family: Family, 
             Ability::Unknown { why: errno.desc().to_owned() }
         }
         Err(errno) => {
-            let why = kernel.explain(capability, family);
+            let why = kernel.explain(capability, family).map(|why| why.to_string());
             Ability::Missing { why: why.unwrap_or_else(|| format!("the kernel says: {}", errno.desc())) }
         }
     }

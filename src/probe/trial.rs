@@ -157,7 +157,7 @@ impl Bench<'_> {
         }
         let table = plain.then(|| rules::table_capability(self.backend.variant, table)).flatten();
         let why = table.and_then(|capability| self.kernel.explain(capability, self.family));
-        Ability::Missing { why: why.unwrap_or_else(|| in_short(&answer)) }
+        Ability::Missing { why: why.map_or_else(|| in_short(&answer), |why| why.to_string()) }
     }
 
     /// Whether the kernel has what the command names.
@@ -295,7 +295,8 @@ pub(super) fn ask_kernel(variant: Variant, family: Family, capability: &Capabili
         Variant::Nft => xtables::compat_has(family, extension, &capability.key),
     };
     let missing = |behind: &Capability| {
-        let why = kernel.explain(behind, family).unwrap_or_else(|| "this kernel does not know it".to_owned());
+        let why = kernel.explain(behind, family).map(|why| why.to_string());
+        let why = why.unwrap_or_else(|| "this kernel does not know it".to_owned());
         Ability::Missing { why: format!("{}: {why}", behind.what) }
     };
     match asked {

@@ -155,10 +155,11 @@ pub fn round_trip(input: &[u8]) {
             batch.add_rule(at, "PREROUTING", Position::Append, alternative, &encoded.userdata);
         }
         nft::hostile::read(&nft::hostile::messages(&batch));
-        if let Ok(lines) = text::commands(&batch) {
-            for line in lines {
-                assert!(!line.contains(['\n', '\0', '\x1b']), "what nft is given has a control byte: {line:?}");
-            }
+        let lines = text::commands(&batch);
+        let made_sure_of = text::told(&batch, 0).map(drop);
+        assert_eq!(lines.clone().map(drop), made_sure_of, "what is not told is looked at otherwise: {}", rule.spec());
+        for line in lines.into_iter().flatten() {
+            assert!(!line.contains(['\n', '\0', '\x1b']), "what nft is given has a control byte: {line:?}");
         }
         let _ = json::commands(&batch);
     }
