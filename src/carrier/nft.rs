@@ -416,16 +416,23 @@ impl NftCarrier {
                 let mut after = before.clone();
                 compute(&mut after)?;
                 hooks::check(&before, &after, &self.dialect).map_err(&lift)?;
-                change::between(&self.place(), &before, after).map_err(&lift)
+                let change = change::between(&self.place(), &before, after).map_err(&lift)?;
+                Ok((change, before))
             });
-            let Change { batch, told } = match change {
-                Ok(change) if !dry && !change.batch.is_empty() => change,
+            let (Change { batch, told }, before) = match change {
+                Ok(change) if !dry && !change.0.batch.is_empty() => change,
                 outcome if self.is_present(generation).map_err(&lift)? => return outcome.map(|_| Applied::default()),
                 _ => continue,
             };
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => return Ok(Applied { told, ..Applied::default() }),
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
+                Err(error) if error.in_doubt => {
+                    if self.is_so(before, |table| compute(table).is_ok()) {
+                        return Ok(Applied { told, ..Applied::default() });
+                    }
+                    return Err(lift(self.explain(&error)));
+                }
                 // A kernel that has no such maps is no reason to fail.
                 Err(_) if self.optimize => self.optimize = false,
                 Err(error) => return Err(lift(self.explain(&error))),
@@ -434,9 +441,21 @@ impl NftCarrier {
         Err(lift(Error::Resource("the ruleset changes faster than it can be changed".to_owned())))
     }
 
+    /// Whether the kernel holds by now what `compute` makes of a table that was read whole. Counters alone show nothing.
+    fn is_so(&mut self, before: Table, compute: impl FnOnce(&mut Table) -> bool) -> bool {
+        let mut wanted = before.clone();
+        before.unread == Unread::Nothing
+            && compute(&mut wanted)
+            && !wanted.reads_as(&before)
+            && self.read().is_ok_and(|now| now.exists && now.reads_as(&wanted))
+    }
+
     /// A refusal of the kernel's in the words of the backend. Where a native expression is called from a hook that it
     /// is not for, xt says EINVAL.
     pub(super) fn explain(&self, error: &CommitError) -> Error {
+        if error.in_doubt {
+            return Error::Resource(error.to_string());
+        }
         let misplaced = error.errno == Errno::EOPNOTSUPP && error.operation.is_of_rule();
         let error = &CommitError { errno: if misplaced { Errno::EINVAL } else { error.errno }, ..error.clone() };
         if error.errno == Errno::EPERM {

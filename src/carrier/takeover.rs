@@ -396,6 +396,9 @@ impl NftCarrier {
 
 /// What the kernel does not take has changed nothing.
 fn refused(error: &CommitError) -> Error {
+    if error.in_doubt {
+        return Error::Resource(error.to_string());
+    }
     Refusal::new("the kernel", error.to_string()).into()
 }
 

@@ -113,9 +113,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Outcome> {
             );
         }
         let mut connection = Connection::open().context("cannot speak to nf_tables")?;
-        connection
-            .commit(batch, None)
-            .map_err(|error| anyhow!("the kernel refuses it: {error}. Nothing is changed"))?;
+        connection.commit(batch, None).map_err(|error| match error.in_doubt {
+            true => anyhow!("{error}: `nft list ruleset` shows it"),
+            false => anyhow!("the kernel refuses it: {error}. Nothing is changed"),
+        })?;
     }
     if let Some(path) = &args.output {
         fs::write(path, &file).with_context(|| format!("cannot write {}", path.display()))?;

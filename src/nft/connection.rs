@@ -130,6 +130,8 @@ pub struct CommitError {
     pub operation: Operation,
     /// Its chain.
     pub chain: Option<String>,
+    /// The kernel's answer was lost: all of it may be in force.
+    pub in_doubt: bool,
 }
 
 impl CommitError {
@@ -139,17 +141,22 @@ impl CommitError {
     }
 
     fn of(change: &Change, errno: Errno) -> Self {
-        Self { errno, operation: change.operation(), chain: change.chain().map(str::to_owned) }
+        let chain = change.chain().map(str::to_owned);
+        Self { errno, operation: change.operation(), chain, in_doubt: false }
     }
 
     /// A failure that no one operation is to blame for.
     pub fn whole(errno: Errno) -> Self {
-        Self { errno, operation: Operation::Commit, chain: None }
+        Self { errno, operation: Operation::Commit, chain: None, in_doubt: false }
     }
 }
 
 impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.in_doubt {
+            let why = self.errno.desc();
+            return write!(f, "the kernel's answer was lost ({why}): the change may be in force all the same");
+        }
         write!(f, "{} failed ({})", self.operation, self.errno.desc())?;
         match &self.chain {
             Some(chain) => write!(f, ": chain {chain}"),
@@ -189,7 +196,7 @@ impl Connection {
                 (message.nf_tables() == Some(msg::NEWGEN)).then(|| message.attributes().u32(generation::ID)).flatten()
             },
         )?;
-        found.into_iter().next().ok_or_else(|| Errno::EBADMSG.into())
+        only(found)
     }
 
     /// One table, or `None` where there is no such.
@@ -200,7 +207,7 @@ impl Connection {
         let fill = |out: &mut Writer| out.put_str(table::NAME, name);
         match self.request(msg::GETTABLE, family.nfproto(), nl::F_REQUEST, fill, |message| read_table(family, message))
         {
-            Ok(found) => Ok(found.into_iter().next()),
+            Ok(found) => only(found).map(Some),
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
             Err(error) => Err(error),
         }
@@ -233,7 +240,7 @@ impl Connection {
         };
         let read = |message: Message<'_>| read_chain(family, table, message);
         match self.request(msg::GETCHAIN, family.nfproto(), nl::F_REQUEST, fill, read) {
-            Ok(found) => Ok(found.into_iter().next()),
+            Ok(found) => only(found).map(Some),
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
             Err(error) => Err(error),
         }
@@ -278,12 +285,15 @@ impl Connection {
         let mut apart = Self::open()?;
         apart.ask(msg::GETRULE, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, |out| out.put_str(rule::TABLE, table))?;
         let size = apart.socket.receive(&mut apart.buffer, true)?;
-        let rules = Messages(apart.buffer.get(..size).unwrap_or_default()).filter(|message| {
-            is_of(family, *message, msg::NEWRULE) && message.attributes().is_string(rule::TABLE, table)
-        });
-        let userdata =
-            |message: Message<'_>| message.attributes().find(rule::USERDATA).map(|found| wanted(found.value));
-        Ok(rules.map(userdata).all(|wanted| wanted == Some(true)))
+        let mut messages = Messages(apart.buffer.get(..size).unwrap_or_default());
+        let mut all = true;
+        for message in messages.by_ref() {
+            let attributes = message.attributes();
+            if is_of(family, message, msg::NEWRULE) && attributes.is_string(rule::TABLE, table) {
+                all &= attributes.find(rule::USERDATA).is_some_and(|found| wanted(found.value));
+            }
+        }
+        if messages.0.is_empty() { Ok(all) } else { Err(Errno::EBADMSG.into()) }
     }
 
     fn dump_rules(
@@ -339,7 +349,8 @@ impl Connection {
     ///
     /// # Errors
     /// The first operation that failed, or [`Operation::Commit`] for the transaction as a whole: ERESTART when the
-    /// generation differs, EMSGSIZE when the batch is larger than the send buffer can be made.
+    /// generation differs, EMSGSIZE when the batch is larger than the send buffer can be made. Where the kernel's answer
+    /// was lost, and the ruleset is not as it was, the error is [in doubt](CommitError::in_doubt).
     pub fn commit(&mut self, batch: Batch, generation: Option<u32>) -> Result<(), CommitError> {
         self.transact(batch, generation, true)
     }
@@ -369,34 +380,43 @@ impl Connection {
         let request = request.each_ref().map(|part| IoSlice::new(part));
         self.socket.send_gathered(&request).map_err(|error| CommitError::whole(errno_of(&error)))?;
         match self.answers(first, batch.message_count()) {
-            (Some((number, errno)), _) => {
+            Outcome::Applied => Ok(()),
+            Outcome::Failed(number, errno) => {
                 let owner = number.checked_sub(1).and_then(|message| batch.owner(message));
                 Err(owner.map_or_else(|| CommitError::whole(errno), |change| CommitError::of(change, errno)))
             }
-            (None, true) => Ok(()),
-            (None, false) => Err(CommitError::whole(Errno::EBADMSG)),
+            Outcome::Lost(errno) => {
+                self.start_over();
+                // Each transaction makes another generation.
+                let untouched =
+                    generation.is_some_and(|generation| self.generation().is_ok_and(|now| now == generation));
+                Err(CommitError { in_doubt: finish && !untouched, ..CommitError::whole(errno) })
+            }
         }
     }
 
-    /// The first failure, as number within the batch (0: its beginning) and errno, and whether the last operation was
-    /// acknowledged. All answers are queued by the time that the request is sent. A transaction that fails as a
+    /// What became of a batch. All answers are queued by the time that the request is sent. A transaction that fails as a
     /// whole when it is committed is told at its beginning, and acknowledgements follow: so a failure outweighs those.
-    fn answers(&mut self, first: u32, operations: usize) -> (Option<(usize, Errno)>, bool) {
+    fn answers(&mut self, first: u32, operations: usize) -> Outcome {
         let mut failed: Option<(usize, Errno)> = None;
         let mut lost = None;
         let mut acknowledged = false;
         loop {
             let size = match self.socket.receive(&mut self.buffer, false).map_err(|error| errno_of(&error)) {
                 Ok(size) => size,
-                Err(Errno::EAGAIN) => return (failed.or(lost), acknowledged),
+                Err(Errno::EAGAIN) => break,
                 // There were more failures than the queue holds, and what it does hold says more.
-                Err(Errno::ENOBUFS) => {
-                    lost = Some((0, Errno::ENOBUFS));
+                Err(Errno::ENOBUFS) if lost.is_none() => {
+                    lost = Some(Errno::ENOBUFS);
                     continue;
                 }
-                Err(errno) => return (failed.or(Some((0, errno))), acknowledged),
+                Err(errno) => {
+                    lost = Some(errno);
+                    break;
+                }
             };
-            for message in Messages(self.buffer.get(..size).unwrap_or_default()) {
+            let mut messages = Messages(self.buffer.get(..size).unwrap_or_default());
+            for message in messages.by_ref() {
                 let Ok(number) = usize::try_from(message.seq.wrapping_sub(first)) else { continue };
                 match message.error() {
                     Some(_) if number > operations => {}
@@ -405,6 +425,24 @@ impl Connection {
                     None => {}
                 }
             }
+            if size == 0 || !messages.0.is_empty() {
+                lost = Some(Errno::EBADMSG);
+                break;
+            }
+        }
+        match (failed, lost) {
+            (Some((number, errno)), _) => Outcome::Failed(number, errno),
+            (None, Some(errno)) => Outcome::Lost(errno),
+            (None, None) if acknowledged => Outcome::Applied,
+            (None, None) => Outcome::Lost(Errno::ENODATA),
+        }
+    }
+
+    /// Another socket: what has not been read of the old one would be in the way of what is asked next, and a dump that
+    /// was not read to its end of the next one (EBUSY).
+    fn start_over(&mut self) {
+        if let Ok(socket) = Socket::open(SockProtocol::NetlinkNetFilter) {
+            self.socket = socket;
         }
     }
 
@@ -418,7 +456,8 @@ impl Connection {
         self.make_room();
         for _ in 0..DUMP_ATTEMPTS {
             match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &mut read) {
-                Err(error) if matches!(errno_of(&error), Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(error) if errno_of(&error) == Errno::EINTR => {}
+                Err(error) if errno_of(&error) == Errno::ENOBUFS => self.start_over(),
                 other => return other,
             }
         }
@@ -447,28 +486,20 @@ impl Connection {
     ) -> io::Result<Vec<T>> {
         let seq = self.ask(message, nfproto, flags, fill)?;
         let is_dump = flags & nl::F_DUMP == nl::F_DUMP;
-        let mut found = Vec::new();
-        let mut interrupted = false;
+        // Each NFT_MSG_NEW… comes right before its NFT_MSG_GET… (enum nf_tables_msg_types).
+        let mut answer = Answer { seq, kind: message - 1, is_dump, interrupted: false, found: Vec::new() };
         loop {
-            let size = self.socket.receive(&mut self.buffer, true)?;
-            for message in Messages(self.buffer.get(..size).unwrap_or_default()) {
-                if message.seq != seq {
-                    continue;
-                }
-                interrupted |= message.flags & nl::F_DUMP_INTR != 0;
-                let ended = match message.kind {
-                    nl::ERROR => Some(message.error().unwrap_or(Errno::EBADMSG as i32)),
-                    nl::DONE => Some(done_error(message)),
-                    _ => {
-                        found.extend(read(message));
-                        (!is_dump).then_some(0)
+            let received = self.socket.receive(&mut self.buffer, true);
+            let heard = received.and_then(|size| answer.hear(self.buffer.get(..size).unwrap_or_default(), &mut read));
+            match heard {
+                Ok(false) => {}
+                Ok(true) => return Ok(answer.found),
+                Err(error) => {
+                    // Of an answer that could not be read there may be more.
+                    if matches!(errno_of(&error), Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT) {
+                        self.start_over();
                     }
-                };
-                match ended {
-                    Some(0) if interrupted => return Err(Errno::EINTR.into()),
-                    Some(0) => return Ok(found),
-                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    None => {}
+                    return Err(error);
                 }
             }
         }
@@ -486,6 +517,66 @@ impl Connection {
         self.next_seq = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
         first
     }
+}
+
+/// What became of a batch.
+enum Outcome {
+    Applied,
+    /// The number of the first message that failed, 0 for the batch's beginning.
+    Failed(usize, Errno),
+    /// The kernel has not said, or it could not be heard.
+    Lost(Errno),
+}
+
+/// The answer to one request, as it comes in.
+struct Answer<T> {
+    seq: u32,
+    kind: u8,
+    is_dump: bool,
+    interrupted: bool,
+    found: Vec<T>,
+}
+
+impl<T> Answer<T> {
+    /// Takes in one datagram. Whether it was the last.
+    ///
+    /// # Errors
+    /// What the kernel has answered; EINTR for a dump that changes got into, ENOBUFS for one that something of was lost,
+    /// EBADMSG for anything that is not as the kernel writes it: a part of an answer is none.
+    fn hear(&mut self, datagram: &[u8], read: &mut impl FnMut(Message<'_>) -> Option<T>) -> io::Result<bool> {
+        if datagram.is_empty() {
+            return Err(Errno::EBADMSG.into());
+        }
+        let mut messages = Messages(datagram);
+        for message in messages.by_ref() {
+            if message.seq != self.seq {
+                continue;
+            }
+            self.interrupted |= message.flags & nl::F_DUMP_INTR != 0;
+            let ended = match message.kind {
+                nl::ERROR => Some(message.error().unwrap_or(Errno::EBADMSG as i32)),
+                nl::OVERRUN => Some(Errno::ENOBUFS as i32),
+                nl::DONE => Some(done_error(message)),
+                _ if message.nf_tables() == Some(self.kind) && message.attributes().are_whole() => {
+                    self.found.extend(read(message));
+                    (!self.is_dump).then_some(0)
+                }
+                _ => Some(Errno::EBADMSG as i32),
+            };
+            match ended {
+                Some(0) if self.interrupted => return Err(Errno::EINTR.into()),
+                Some(0) => return Ok(true),
+                Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                None => {}
+            }
+        }
+        if messages.0.is_empty() { Ok(false) } else { Err(Errno::EBADMSG.into()) }
+    }
+}
+
+/// What a request for one thing has found.
+fn only<T>(found: Vec<T>) -> io::Result<T> {
+    found.into_iter().next().ok_or_else(|| Errno::EBADMSG.into())
 }
 
 /// NLMSG_DONE carries an error in newer kernels: 0, or an errno with its sign turned.
@@ -664,5 +755,110 @@ fn read_verdict_data(attributes: Attributes<'_>) -> Option<Verdict> {
         verdict::JUMP => chain().map(Verdict::Jump),
         verdict::GOTO => chain().map(Verdict::Goto),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::uapi::nfnl;
+    use super::*;
+
+    const SEQ: u32 = 7;
+
+    fn message(kind: u16, flags: u16, seq: u32, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut out = Writer::new();
+        let start = out.begin_raw(kind, flags, seq, Family::V4.nfproto(), 0);
+        fill(&mut out);
+        out.end_message(start);
+        out.into_bytes()
+    }
+
+    fn rule(handle: u64) -> Vec<u8> {
+        message(nfnl::SUBSYS_NFTABLES << 8 | u16::from(msg::NEWRULE), 0, SEQ, |out| {
+            out.put_str(rule::TABLE, "xtshim-raw");
+            out.put_str(rule::CHAIN, "OUTPUT");
+            out.put_u64(rule::HANDLE, handle);
+            out.put(rule::USERDATA, b"text");
+        })
+    }
+
+    /// The four bytes of a family's header are the number here.
+    fn done(flags: u16, seq: u32) -> Vec<u8> {
+        let mut bytes = message(nl::DONE, flags, seq, |_| {});
+        bytes[16..20].copy_from_slice(&0_i32.to_ne_bytes());
+        bytes
+    }
+
+    /// The handles in an answer that comes in these datagrams; `None` if it has no end.
+    fn hear(datagrams: &[Vec<u8>]) -> Option<Result<Vec<u64>, Errno>> {
+        let mut answer = Answer { seq: SEQ, kind: msg::NEWRULE, is_dump: true, interrupted: false, found: Vec::new() };
+        let mut read = |message: Message<'_>| Some(read_rule(message.attributes())?.handle);
+        for datagram in datagrams {
+            match answer.hear(datagram, &mut read) {
+                Ok(false) => {}
+                Ok(true) => return Some(Ok(answer.found)),
+                Err(error) => return Some(Err(errno_of(&error))),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_dump_is_all_of_its_datagrams() {
+        let two = [rule(1), rule(2)].concat();
+        assert_eq!(hear(&[two.clone(), rule(3), done(0, SEQ)]), Some(Ok(vec![1, 2, 3])));
+        // Newer kernels may put the end behind the last of them.
+        assert_eq!(hear(&[two.clone(), [rule(3), done(0, SEQ)].concat()]), Some(Ok(vec![1, 2, 3])));
+        assert_eq!(hear(&[done(0, SEQ)]), Some(Ok(vec![])));
+        // What was asked before is passed over, and does not end it.
+        assert_eq!(hear(&[done(0, SEQ - 1), two.clone(), done(0, SEQ)]), Some(Ok(vec![1, 2])));
+        assert_eq!(hear(&[two.clone(), done(0, SEQ - 1)]), None);
+        assert_eq!(hear(&[two]), None);
+    }
+
+    #[test]
+    fn a_datagram_that_is_cut_off_is_no_answer() {
+        let (whole, end) = ([rule(1), rule(2)].concat(), done(0, SEQ));
+        for at in 0..whole.len() {
+            let heard = hear(&[whole[..at].to_vec(), end.clone()]);
+            // Between two messages there is nothing to see. No kernel sends a part of a datagram.
+            let wanted = if at == whole.len() / 2 { Ok(vec![1]) } else { Err(Errno::EBADMSG) };
+            assert_eq!(heard, Some(wanted), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_not_so_is_no_answer() {
+        let (whole, end) = ([rule(1), rule(2)].concat(), done(0, SEQ));
+        let real = whole.len() / 2;
+        for message in [0, real] {
+            for len in (0..=whole.len() + 8).chain([usize::MAX >> 32, 1 << 31]) {
+                let mut bytes = whole.clone();
+                bytes[message..message + 4].copy_from_slice(&(len as u32).to_ne_bytes());
+                let heard = hear(&[bytes, end.clone()]);
+                // The length goes to its end without the padding, which a kernel may leave out.
+                let right = len.next_multiple_of(4) == real || message == 0 && len.next_multiple_of(4) == whole.len();
+                assert!(right || heard == Some(Err(Errno::EBADMSG)), "{len} at {message}: {heard:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_told() {
+        let overrun = message(nl::OVERRUN, 0, SEQ, |_| {});
+        assert_eq!(hear(&[rule(1), overrun, done(0, SEQ)]), Some(Err(Errno::ENOBUFS)));
+        assert_eq!(hear(&[rule(1), done(nl::F_DUMP_INTR, SEQ)]), Some(Err(Errno::EINTR)));
+        let table = message(nfnl::SUBSYS_NFTABLES << 8 | u16::from(msg::NEWTABLE), 0, SEQ, |_| {});
+        assert_eq!(hear(&[table, done(0, SEQ)]), Some(Err(Errno::EBADMSG)), "an answer to another question");
+        let mut failed = done(0, SEQ);
+        failed[16..20].copy_from_slice(&(-(Errno::ENOMEM as i32)).to_ne_bytes());
+        assert_eq!(hear(&[rule(1), failed]), Some(Err(Errno::ENOMEM)));
+    }
+
+    #[test]
+    fn a_failure_in_doubt_says_so() {
+        let lost = CommitError { in_doubt: true, ..CommitError::whole(Errno::ENOBUFS) };
+        assert!(lost.to_string().contains("may be in force"), "{lost}");
+        assert_eq!(CommitError::whole(Errno::ENOBUFS).to_string(), "COMMIT failed (No buffer space available)");
     }
 }

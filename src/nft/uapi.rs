@@ -9,6 +9,8 @@ pub mod nl {
     pub const ERROR: u16 = 2;
     /// NLMSG_DONE
     pub const DONE: u16 = 3;
+    /// NLMSG_OVERRUN
+    pub const OVERRUN: u16 = 4;
     /// NLM_F_REQUEST
     pub const F_REQUEST: u16 = 0x1;
     /// NLM_F_ACK

@@ -199,7 +199,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The messages of one datagram.
+/// The messages of one datagram. What remains of it behind the last of them is a piece of one.
 pub struct Messages<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -257,6 +257,12 @@ impl<'a> Attributes<'a> {
     /// Whether the attribute of that type is this string.
     pub fn is_string(self, kind: u16, text: &str) -> bool {
         self.find(kind).is_some_and(|attribute| attribute.value.strip_suffix(b"\0") == Some(text.as_bytes()))
+    }
+
+    /// Whether the last of them ends where all end.
+    pub fn are_whole(mut self) -> bool {
+        self.by_ref().for_each(drop);
+        self.0.is_empty()
     }
 
     /// What is nested in the attribute of that type.

@@ -70,14 +70,20 @@ fn is_ours(capability: &Capability) -> bool {
 fn ability(outcome: Result<(), Errno>, capability: &Capability, family: Family, kernel: &Kernel) -> Ability {
     match outcome {
         Ok(()) => Ability::Able,
-        Err(errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOMEM | Errno::ENOBUFS | Errno::EMFILE)) => {
-            Ability::Unknown { why: errno.desc().to_owned() }
-        }
+        Err(errno) if says_nothing(errno) => Ability::Unknown { why: errno.desc().to_owned() },
         Err(errno) => {
             let why = kernel.explain(capability, family).map(|why| why.to_string());
             Ability::Missing { why: why.unwrap_or_else(|| format!("the kernel says: {}", errno.desc())) }
         }
     }
+}
+
+/// Whether it says nothing of what the kernel can do: no right, no room, an answer that was lost or could not be read.
+pub(super) fn says_nothing(errno: Errno) -> bool {
+    let denied = matches!(errno, Errno::EPERM | Errno::EACCES);
+    let crowded = matches!(errno, Errno::ENOMEM | Errno::ENOBUFS | Errno::EMFILE | Errno::ENFILE | Errno::EMSGSIZE);
+    let lost = matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ETIMEDOUT | Errno::ENODATA | Errno::EBADMSG);
+    denied || crowded || lost || errno == Errno::EIO
 }
 
 struct Bench {
@@ -303,6 +309,20 @@ fn mark_set(to: Mark, shift: Option<Shift>) -> Expr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_was_lost_proves_nothing() {
+        let kernel = Kernel::read_below(std::path::Path::new("/nonexistent"), "x");
+        let capability = rules::capabilities().iter().find(|capability| is_ours(capability)).expect("some");
+        for errno in [Errno::EPERM, Errno::ENOBUFS, Errno::EBADMSG, Errno::ETIMEDOUT, Errno::ENODATA, Errno::EINTR] {
+            let ability = ability(Err(errno), capability, Family::V4, &kernel);
+            assert!(matches!(ability, Ability::Unknown { .. }), "{errno}: {ability:?}");
+        }
+        for errno in [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EINVAL, Errno::EPROTONOSUPPORT] {
+            let ability = ability(Err(errno), capability, Family::V4, &kernel);
+            assert!(ability.is_missing(), "{errno}: {ability:?}");
+        }
+    }
 
     #[test]
     fn every_expression_has_a_sample() {

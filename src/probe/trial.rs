@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::kernel::Kernel;
-use super::{Ability, Backend, Tool};
+use super::{Ability, Backend, Tool, nftables};
 use crate::family::Family;
 use crate::iptables::dialect::Variant;
 use crate::rules::{self, Capability, CapabilityKind, ErrorKind, Saying, Table};
@@ -312,8 +312,7 @@ pub(super) fn ask_kernel(variant: Variant, family: Family, capability: &Capabili
 }
 
 pub(super) fn is_denied(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EPERM | Errno::EACCES | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EMFILE))
+    error.raw_os_error().is_some_and(|number| nftables::says_nothing(Errno::from_raw(number)))
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, sendmsg, setsockopt, socket, sockopt,
 };
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A netlink socket, closed on exec. The first send binds it (netlink(7), Address formats).
 #[derive(Debug)]
@@ -26,6 +27,10 @@ const DEFAULT_SEND_SPACE: usize = 64 * 1024;
 /// The kernel keeps 32 bytes of the send buffer for itself (netlink_sendmsg in net/netlink/af_netlink.c, since
 /// Linux 2.6).
 const RESERVED: usize = 32;
+
+/// How long an answer is waited for, in milliseconds. It is there when the request has been sent, and a dump's next
+/// datagram when the one before it was received: what does not come in this time never will.
+const PATIENCE: u16 = 10_000;
 
 impl Socket {
     /// Opens a socket of the netlink `protocol`.
@@ -85,20 +90,30 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram into `buffer` and gives its length. Waits for it only if `wait`.
+    /// Receives one datagram into `buffer` and gives its length. Waits for it only if `wait`, and not for ever.
     ///
     /// # Errors
-    /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false; EMSGSIZE when it did not fit.
+    /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false, ETIMEDOUT when there still is none;
+    /// EMSGSIZE when it did not fit.
     #[inline]
     pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
-        let waiting = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
         loop {
-            match recv(self.fd.as_raw_fd(), buffer, waiting | MsgFlags::MSG_TRUNC) {
+            match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
                 Ok(size) if size > buffer.len() => return Err(Errno::EMSGSIZE.into()),
                 Ok(size) => return Ok(size),
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if wait => self.wait()?,
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    #[cold]
+    fn wait(&self) -> io::Result<()> {
+        match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE)) {
+            Ok(0) => Err(Errno::ETIMEDOUT.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

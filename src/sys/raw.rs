@@ -206,8 +206,10 @@ pub fn ask(protocol: c_int, request: &[u8], answer: &mut [u8]) -> Result<usize, 
     if sent != request.len() {
         return Err(Errno::EMSGSIZE);
     }
+    // The answer is there by now, or was lost: nothing is waited for.
+    let flags = libc::MSG_DONTWAIT as usize;
     // SAFETY: no more than `answer` holds is written to it.
-    unsafe { call(number::RECVFROM, [fd.0, answer.as_mut_ptr() as usize, answer.len(), 0, 0, 0]) }
+    unsafe { call(number::RECVFROM, [fd.0, answer.as_mut_ptr() as usize, answer.len(), flags, 0, 0]) }
 }
 
 /// Whether CAP_SYS_ADMIN is in effect, with which namespaces can be made (capabilities(7)).

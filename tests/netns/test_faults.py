@@ -185,12 +185,107 @@ def test_interrupted_system_calls_are_made_again(over_nft, call):
 
 @strace
 def test_a_dump_that_overflows_is_read_again(over_nft):
-    """ENOBUFS at any datagram of a listing: the whole of it is shown, or none."""
-    with over_nft.prepared(SOME):
+    """ENOBUFS at any datagram of a listing: the whole of it is shown, or none. Dumps are asked for again."""
+    with over_nft.prepared(NOTHING):
+        filled(over_nft, MANY)
         whole = over_nft.call(["iptables", "-t", "raw", "-S"])
-        for number in range(1, 12):
+        failed = 0
+        for number in range(1, 16):
             answer = over_nft.call(["iptables", "-t", "raw", "-S"], via=("strace", "-qq", "-o", "/dev/null", "-e", f"inject=recvfrom:error=ENOBUFS:when={number}"))
             assert answer == whole or (answer.rc == 4 and not answer.out and answer.err), answer.text()
+            failed += answer.rc == 4
+        # What asks for one thing only.
+        assert failed <= 4, failed
+
+
+# What is written over the first bytes of a datagram: a length that goes beyond it, none at all, an end that cuts the
+# message in two, a message of another kind.
+DAMAGES = {"long": "ffffff7f", "empty": "00000000", "cut": "18000000", "other": "140000000100"}
+MANY = tuple(f"-A OUTPUT -d 10.1.{number}.0/24 -p tcp -m tcp --dport 80 -j ACCEPT" for number in range(200))
+
+
+def damaged(number, with_what):
+    """By strace, once the kernel has filled it in."""
+    return ("strace", "-qq", "-o", "/dev/null", "-e", f"inject=recvfrom:poke_exit=@arg2={with_what}:when={number}")
+
+
+def filled(bench, lines):
+    """Many rules cost too many calls."""
+    file = "*raw\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n"
+    assert bench.call(["iptables-restore"], file.encode()) == harness.Result(0, b"", b"")
+
+
+@strace
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_dump_is_no_answer(over_nft, damage, tmp_path):
+    """Whatever datagram it is: all of the table is shown, or nothing and why."""
+    with over_nft.prepared(NOTHING):
+        filled(over_nft, MANY)
+        log = tmp_path / "calls"
+        whole = over_nft.call(["iptables", "-t", "raw", "-S"], via=("strace", "-qq", "-e", "trace=recvfrom", "-o", str(log)))
+        assert whole.rc == 0 and whole.out.count(b"\n") == 202, whole.text()
+        received = len(log.read_text().splitlines())
+        failed = 0
+        for number in range(1, received + 1):
+            answer = over_nft.call(["iptables", "-t", "raw", "-S"], via=damaged(number, DAMAGES[damage]))
+            assert answer == whole or (answer.rc == 4 and not answer.out and answer.err.endswith(b"\n")), f"{number}: {answer.text()}"
+            failed += answer.rc == 4
+        assert received > 8 and failed >= received - 3, f"{failed} of {received}"
+
+
+@strace
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("change", ("append", "restore"))
+def test_a_damaged_answer_to_a_change(over_nft, change, damage):
+    """In force and silent, or a failure that does not hide that it may be in force."""
+    before, after = over_nft.both(change)
+    lines, argv, stdin = CHANGES[change]
+    for number in range(1, 60):
+        with over_nft.prepared(lines):
+            answer = over_nft.call(argv, stdin, via=damaged(number, DAMAGES[damage]))
+            state = over_nft.state()
+        if answer.rc == 0:
+            assert state == after and answer == harness.Result(0, b"", b""), answer.text()
+            if number > 15:
+                return
+        else:
+            assert answer.rc == 4 and answer.err.endswith(b"\n"), answer.text()
+            assert state == before or (state == after and b"may be in force" in answer.err), answer.text()
+    pytest.fail("there is no end of it")
+
+
+@strace
+def test_a_dump_that_never_ends_is_not_waited_for(over_nft, tmp_path):
+    """Its last datagram is another's."""
+    with over_nft.prepared(SOME):
+        log = tmp_path / "calls"
+        over_nft.call(["iptables", "-t", "raw", "-S"], via=("strace", "-qq", "-e", "trace=recvfrom", "-o", str(log)))
+        number = next(number for number, line in enumerate(log.read_text().splitlines(), 1) if "NLMSG_DONE" in line)
+        begun = time.monotonic()
+        answer = over_nft.call(["iptables", "-t", "raw", "-S"], via=damaged(number, "1400000003000200ffffffff"), timeout=60)
+        assert answer.rc == 4 and not answer.out and b"timed out" in answer.err, answer.text()
+        assert time.monotonic() - begun < 30
+
+
+@strace
+@pytest.mark.parametrize("error", ("ENOBUFS", "ENOMEM", "EIO"))
+def test_an_acknowledgement_that_is_lost(over_nft, error, tmp_path):
+    """The change is in force by then. It is looked for, and where only the kernel can know, that is said."""
+    for change, told in (("append", False), ("restore", False), ("zero", True)):
+        lines, argv, stdin = CHANGES.get(change, (SOME[1:3] + ("-A OUTPUT -c 5 6 -j ACCEPT",), ["iptables", "-t", "raw", "-Z"], None))
+        log = tmp_path / change
+        with over_nft.prepared(lines):
+            assert over_nft.call(argv, stdin, via=("strace", "-qq", "-e", "trace=sendto,recvfrom", "-o", str(log))).rc == 0
+        calls = log.read_text().splitlines()
+        sent = next(at for at, line in enumerate(calls) if "NFNL_MSG_BATCH_BEGIN" in line)
+        number = sum(line.startswith("recvfrom") for line in calls[:sent]) + 1
+        with over_nft.prepared(lines):
+            answer = over_nft.call(argv, stdin, via=("strace", "-qq", "-o", "/dev/null", "-e", f"inject=recvfrom:error={error}:when={number}"))
+            if told:
+                assert answer.rc == 4 and b"may be in force" in answer.err, answer.text()
+            else:
+                assert answer == harness.Result(0, b"", b""), f"{change}: {answer.text()}"
+                assert over_nft.state() == over_nft.both(change)[1]
 
 
 def limited(**limits):
