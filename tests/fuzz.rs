@@ -51,6 +51,11 @@ fn caches() {
 }
 
 #[test]
+fn tickets() {
+    driver::run("tickets", &seeds::tickets(), targets::ticket);
+}
+
+#[test]
 fn kernel_configurations() {
     let folder = folder();
     driver::run_few("kernels", 5000, &seeds::kernels(), |input| targets::kernel(folder.path(), input));

@@ -215,6 +215,18 @@ pub fn read_kept(text: &str) -> bool {
     cache::parse(text).is_some()
 }
 
+/// For tests alone: tickets that this build would keep.
+#[doc(hidden)]
+pub fn kept_tickets() -> Vec<Vec<u8>> {
+    ticket::samples()
+}
+
+/// For tests alone: does with a ticket what the short way does, short of becoming a program. Whether it is one.
+#[doc(hidden)]
+pub fn read_ticket(bytes: &[u8]) -> bool {
+    ticket::read_all(bytes)
+}
+
 /// How things stand for a front.
 #[derive(Debug)]
 pub struct Standing {

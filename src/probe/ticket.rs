@@ -208,6 +208,37 @@ fn render(Foundations(files): &Foundations, snapshot: &Snapshot, config: &Config
     (out.len() <= SPACE).then_some(out)
 }
 
+/// For tests alone: tickets of a machine that has everything, and of one that has little.
+pub(super) fn samples() -> Vec<Vec<u8>> {
+    use super::{Ability, Backend};
+    use crate::iptables::dialect::Variant;
+    let config = Config { path: "/nonexistent/xtshim.toml".into(), ..Config::default() };
+    let mut backend = Backend::new(Variant::Legacy, (1, 8, 9));
+    let few = Snapshot { backend: Some(backend.clone()), ..Snapshot::default() };
+    for (family, tool) in Family::ALL.into_iter().flat_map(|family| Tool::ALL.map(|tool| (family, tool))) {
+        backend.set_program(family, tool, format!("/usr/sbin/{}-legacy{}", family.program(), tool.suffix()).into());
+    }
+    let mut all = Snapshot { backend: Some(backend), nf_tables: true, ..Snapshot::default() };
+    for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
+        all.set_ability(family, table, CarrierKind::Backend, Ability::Able);
+    }
+    let files = Foundations::now(&config);
+    files.iter().flat_map(|files| [&all, &few].map(|snapshot| render(files, snapshot, &config))).flatten().collect()
+}
+
+/// For tests alone: asks a ticket for all that there is in it.
+pub(super) fn read_all(bytes: &[u8]) -> bool {
+    let tickets = [false, true].into_iter().filter_map(|sys_admin| Ticket::parse(bytes, sys_admin));
+    let asked = tickets.map(|ticket| {
+        let _ = ticket.holds();
+        for family in Family::ALL {
+            let _ = TABLES.map(|table| ticket.word(family, table.as_bytes()));
+            let _ = Tool::ALL.map(|tool| ticket.program(family, tool));
+        }
+    });
+    asked.count() > 0
+}
+
 /// Another build of this program reads no ticket of ours.
 const fn build() -> u64 {
     rules::digest(env!("CARGO_PKG_VERSION").as_bytes(), rules::DIGEST)

@@ -181,6 +181,12 @@ pub fn cache(input: &[u8]) {
     probe::read_kept(&String::from_utf8_lossy(input));
 }
 
+/// What the short way goes by. One of which a piece is missing at its end is none.
+pub fn ticket(input: &[u8]) {
+    let (is_one, end) = (probe::read_ticket(input), input.len());
+    assert!(!is_one || !probe::read_ticket(&input[..end - 1]), "a ticket without its end is taken for one");
+}
+
 /// What a kernel says of itself, in files.
 pub fn kernel(folder: &Path, input: &[u8]) {
     let mut parts = input.split(|byte| *byte == 0);
