@@ -81,6 +81,14 @@ def docker():
     pytest.skip("there is no dockerd (tests/lab/run unpacks one, or name its folder in XTSHIM_DOCKER)")
 
 
+def docker_29():
+    """A dockerd from 29 on: no package of Debian's has one yet."""
+    named = os.environ.get("XTSHIM_DOCKER_29")
+    if not named:
+        pytest.skip("there is no dockerd 29 (name one in XTSHIM_DOCKER_29); its tables are stood in for by hand")
+    return named
+
+
 class Place:
     """A host with a network of Docker's, a container on it, and a neighbour."""
 
@@ -170,12 +178,13 @@ class Place:
         assert result.rc == 0, f"{command}\n{result.text()}"
         return result.out.decode()
 
-    def migrate(self, *words, version=None):
-        """`xtshim migrate docker-user`, beside a dockerd of that version."""
+    def migrate(self, *words, version=None, dockerd=None):
+        """`xtshim migrate docker-user`, beside a dockerd of that version, or that one."""
         program = [os.path.join(self.subject.directory, "xtshim"), "migrate", "docker-user", *words]
-        if version:
+        if version or dockerd:
             say = shlex.quote(f"#!/bin/sh\necho Docker version {version}, build x\n")
-            script = f"mount -t tmpfs tmpfs /usr/local/bin; printf %s {say} >/usr/local/bin/dockerd; chmod +x /usr/local/bin/dockerd; exec {shlex.join(program)}"
+            made = f"ln -s {shlex.quote(dockerd)} /usr/local/bin/dockerd" if dockerd else f"printf %s {say} >/usr/local/bin/dockerd; chmod +x /usr/local/bin/dockerd"
+            script = f"mount -t tmpfs tmpfs /usr/local/bin; {made}; exec {shlex.join(program)}"
             program = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "/bin/bash", "-c", script]
         with self.host.entered():
             return harness.execute(program, env=self.env)
@@ -198,7 +207,7 @@ def place(request, shim, tmp_path):
 class Daemon:
     """A real dockerd without any container: networks are enough."""
 
-    def __init__(self, place):
+    def __init__(self, place, dockerd="dockerd", options=()):
         # A socket's path holds no more than 107 bytes.
         self.home = tempfile.TemporaryDirectory(prefix="d", ignore_cleanup_errors=True)
         self.place, self.folder = place, pathlib.Path(self.home.name)
@@ -211,7 +220,7 @@ class Daemon:
         self.env = {**place.env, "PATH": ":".join([place.subject.directory, str(tools), *paths, "/usr/sbin", "/usr/bin", "/sbin", "/bin"])}
         self.socket = f"unix://{self.folder}/d.sock"
         self.log = open(self.folder / "log", "w")
-        script = "mount -t tmpfs tmpfs /run && exec dockerd " + shlex.join(["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec", "-H", self.socket, "--storage-driver", "vfs", "-p", f"{self.folder}/pid", "--config-file", f"{self.folder}/none.json"])
+        script = "mount -t tmpfs tmpfs /run && exec " + shlex.join([dockerd, *options, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec", "-H", self.socket, "--storage-driver", "vfs", "-p", f"{self.folder}/pid", "--config-file", f"{self.folder}/none.json"])
         (self.folder / "none.json").write_text("{}")
         with place.host.entered():
             self.process = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/bash", "-c", script], env=self.env, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -263,21 +272,59 @@ def test_a_docker_user_under_docker_28_is_moved(place):
     for front in ("iptables", "ip6tables"):
         place.front(f"{front} -P FORWARD ACCEPT")
         place.front(f"{front} -F FORWARD")
-    load(place, docker_29(MARK))
+    load(place, tables_of_docker_29(MARK))
     assert place.seen() == (WANTED, OUTWARDS)
     assert place.datagrams() == 2
     # Each of the two is needed: without the mark Docker drops what the administrator accepts, without the table all is
     # as Docker has it.
-    load(place, docker_29(None))
+    load(place, tables_of_docker_29(None))
     inwards, outwards = place.seen()
     assert (set(inwards.values()), outwards) == ({False}, OUTWARDS)
-    load(place, docker_29(MARK))
+    load(place, tables_of_docker_29(MARK))
     place.host.sh("nft delete table ip before-docker")
     place.host.sh("nft delete table ip6 before-docker")
     assert place.seen() == before
 
 
-def docker_29(mark):
+def test_a_docker_user_under_docker_29_itself(place):
+    """As above, and then Docker 29 makes its tables itself."""
+    dockerd = docker_29()
+    daemon = Daemon(place)
+    try:
+        daemon.network()
+        place.plug()
+        for rule in RULES:
+            place.front(rule)
+        assert place.seen() == (WANTED, OUTWARDS)
+        assert place.datagrams() == 2
+    finally:
+        daemon.stop()
+    applied = place.migrate("--apply", dockerd=dockerd)
+    assert applied.rc == 0 and b"table ip before-docker: 11 rules are in force" in applied.out, applied.text()
+    for front in ("iptables", "ip6tables"):
+        place.front(f"{front} -P FORWARD ACCEPT")
+        place.front(f"{front} -F FORWARD")
+
+    def under_29(*options):
+        place.host.sh(f"ip link del {BRIDGE}")
+        daemon = Daemon(place, dockerd, ["--firewall-backend=nftables", *options])
+        try:
+            daemon.network()
+            place.host.sh(f"ip link set port master {BRIDGE} up")
+            place.container.sh("ip neigh flush all")  # the bridge has another address than the one before
+            assert packets.eventually(place.answers, 10), "the network of Docker's does not come up"
+            assert "docker-bridges" in place.host.sh("nft list tables")
+            return place.seen(), place.datagrams()
+        finally:
+            daemon.stop()
+
+    assert under_29(f"--bridge-accept-fwmark={MARK}") == ((WANTED, OUTWARDS), 2)
+    # Without the mark Docker drops what the administrator accepts.
+    (inwards, outwards), _ = under_29()
+    assert (set(inwards.values()), outwards) == ({False}, OUTWARDS)
+
+
+def tables_of_docker_29(mark):
     """The part of Docker 29's tables that decides on forwarded packets."""
     text = ""
     for family in ("ip", "ip6"):
