@@ -11,7 +11,7 @@ use crate::iptables::TranslateContext;
 use crate::nft::expr::{Alternative, Expr, Field, Key, Verdict};
 use crate::nft::text::{self, Told};
 use crate::nft::{self, BaseChain, Batch, Operation, Position, userdata};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// Where a table is carried.
@@ -31,13 +31,15 @@ pub struct Place<'a> {
 }
 
 /// How much of a change is told in so many words, in bytes: more than a journal takes.
-const TOLD: usize = 64 * 1024;
+pub const TOLD: usize = 64 * 1024;
 
 /// What is to be sent, and how it reads.
 #[derive(Debug)]
 pub struct Change {
     /// For the kernel.
     pub batch: Batch,
+    /// For the kernel when nothing can meet any more what there was before `batch`: takes away what that has emptied.
+    pub sweep: Batch,
     /// The same in nft syntax.
     pub told: Told,
 }
@@ -63,8 +65,15 @@ pub fn between(place: &Place<'_>, before: &Table, mut after: Table) -> Result<Ch
 
 fn written(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, Error> {
     let heirs = after.chains.iter().filter_map(|chain| Some((chain.origin.as_ref()?.1, chain))).collect();
-    let mut writer =
-        Writer { place: *place, heirs, batch: Batch::new(), overflow_used: false, staying: HashSet::new() };
+    let mut writer = Writer {
+        place: *place,
+        heirs,
+        batch: Batch::new(),
+        sweep: Batch::new(),
+        only_thinner: is_only_thinner(before, after),
+        overflow_used: false,
+        staying: HashSet::new(),
+    };
     if !after.exists && after.differs_from(before) {
         writer.batch.add_table(writer.at());
     }
@@ -76,9 +85,21 @@ fn written(place: &Place<'_>, before: &Table, after: &Table) -> Result<Change, E
     }
     writer.remove_chains(before);
     writer.set_policies(before, after);
-    let batch = writer.batch;
+    let (batch, sweep) = (writer.batch, writer.sweep);
     let told = text::told(&batch, TOLD).map_err(unwritable)?;
-    Ok(Change { batch, told })
+    Ok(Change { batch, sweep, told })
+}
+
+/// Whether members of runs have gone, and nothing else is otherwise.
+fn is_only_thinner(before: &Table, after: &Table) -> bool {
+    let alone = |chain: &Chain| chain.rules.iter().filter(|held| held.seat.is_none()).count();
+    let same = |(was, is): (&Chain, &Chain)| {
+        (&was.name, was.base, &was.origin, alone(was)) == (&is.name, is.base, &is.origin, alone(is))
+    };
+    let stay = |held: &Held| !held.handles.is_empty() && !held.recounted;
+    before.chains.len() == after.chains.len()
+        && before.chains.iter().zip(&after.chains).all(same)
+        && after.chains.iter().flat_map(|chain| &chain.rules).all(stay)
 }
 
 /// Each chain of `after` that was taken away and made anew under its old name is the kernel's own one again: a name is
@@ -113,6 +134,10 @@ struct Writer<'a> {
     /// What has become of the chains that the kernel has, by its handle of each.
     heirs: HashMap<u64, &'a Chain>,
     batch: Batch,
+    /// See [`Change::sweep`].
+    sweep: Batch,
+    /// See [`is_only_thinner`].
+    only_thinner: bool,
     overflow_used: bool,
     /// Chains of one address's rules that are there and remain.
     staying: HashSet<String>,
@@ -158,7 +183,7 @@ impl<'a> Writer<'a> {
                 }
             }
             for run in &chain.runs {
-                self.thin_out(*run, before.family, (name, flushed), chain, &rules);
+                self.thin_out(*run, before, (name, flushed), chain, &rules);
             }
             // A rule that is replaced by itself gets a new text as well.
             let texts_kept: HashSet<u64> =
@@ -168,41 +193,66 @@ impl<'a> Writer<'a> {
                 self.batch.delete_rule(self.at(), userdata::OVERFLOW_CHAIN, *handle);
             }
         }
+        let in_use: HashSet<u32> = before.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.id).collect();
+        let mut left: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        for (run, address) in before.idle.iter().filter(|(run, _)| !in_use.contains(run)) {
+            left.entry(*run).or_default().push(*address);
+        }
+        for (run, addresses) in left {
+            self.discard(run, true, &addresses);
+        }
     }
 
     /// Takes what has gone out of a run, or all of it.
-    fn thin_out(&mut self, run: Run, family: Family, (chain, flushed): (&str, bool), was: &Chain, now: &[&Held]) {
+    fn thin_out(&mut self, run: Run, before: &Table, (chain, flushed): (&str, bool), was: &Chain, now: &[&Held]) {
         let of_run = |held: &&Held| held.seat.is_some_and(|seat| seat.run == run.id);
-        let map = run::map_name(run.id);
         let stay: HashSet<u64> = now.iter().copied().filter(of_run).flat_map(|held| &held.handles).copied().collect();
-        let addresses: HashSet<IpAddr> = run::by_address(family, now.iter().copied().filter(of_run))
+        let addresses: HashSet<IpAddr> = run::by_address(before.family, now.iter().copied().filter(of_run))
             .into_iter()
             .map(|(address, _)| address)
             .collect();
-        if addresses.is_empty() {
-            if !flushed {
-                self.batch.delete_rule(self.at(), chain, run.handle);
+        if addresses.is_empty() && !flushed {
+            self.batch.delete_rule(self.at(), chain, run.handle);
+        }
+        let mut gone = Vec::new();
+        for (address, members) in run::by_address(before.family, was.rules.iter().filter(of_run)) {
+            let name = run::chain_name(run.id, address);
+            if !addresses.contains(&address) {
+                self.batch.flush_chain(self.at(), &name);
+                gone.push(address);
+                continue;
             }
-            self.batch.flush_map(self.at(), &map);
-            self.batch.delete_map(self.at(), &map);
-        }
-        let members = run::by_address(family, was.rules.iter().filter(of_run));
-        let (left, gone): (Vec<_>, Vec<_>) = members.into_iter().partition(|(address, _)| addresses.contains(address));
-        if !addresses.is_empty() {
-            let gone: Vec<IpAddr> = gone.iter().map(|(address, _)| *address).collect();
-            self.batch.delete_elements(self.at(), &map, &gone);
-        }
-        for (address, _) in gone {
-            let name = run::chain_name(run.id, address);
-            self.batch.flush_chain(self.at(), &name);
-            self.batch.delete_chain(self.at(), &name);
-        }
-        for (address, members) in left {
-            let name = run::chain_name(run.id, address);
             for handle in members.into_iter().flat_map(|held| &held.handles).filter(|handle| !stay.contains(handle)) {
                 self.batch.delete_rule(self.at(), &name, *handle);
             }
             self.staying.insert(name);
+        }
+        for (_, address) in before.idle.iter().filter(|(id, _)| *id == run.id) {
+            if addresses.contains(address) {
+                self.staying.insert(run::chain_name(run.id, *address));
+            } else {
+                gone.push(*address);
+            }
+        }
+        self.discard(run.id, addresses.is_empty(), &gone);
+    }
+
+    /// Takes addresses out of a run's map, or the `whole` of it away, and their chains, which are empty by then.
+    ///
+    /// The kernel has each packet meet the rules of one generation, but lets it look up what a map holds in the next. If a
+    /// transaction took rules out of a map and put others elsewhere, a packet on its way would meet neither. So the ways
+    /// into empty chains stay until it is through. Where rules have only gone, it meets what it would meet without them.
+    fn discard(&mut self, run: u32, whole: bool, addresses: &[IpAddr]) {
+        let (at, map) = (self.at(), run::map_name(run));
+        let batch = if self.only_thinner { &mut self.batch } else { &mut self.sweep };
+        if whole {
+            batch.flush_map(at, &map);
+            batch.delete_map(at, &map);
+        } else {
+            batch.delete_elements(at, &map, addresses);
+        }
+        for address in addresses {
+            batch.delete_chain(at, &run::chain_name(run, *address));
         }
     }
 
@@ -419,6 +469,7 @@ pub(super) fn unwritable(error: text::Unprintable) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::run::Seat;
     use super::*;
     use crate::nft::Action;
 
@@ -432,6 +483,80 @@ mod tests {
 
     fn rule(spec: &str, handles: &[u64]) -> Held {
         Held { handles: handles.to_vec(), parts: handles.len() as u8, ..Held::of(spec.to_owned(), None) }
+    }
+
+    /// A built-in chain with a run of that many addresses, and a rule behind it.
+    fn optimized(members: u64) -> Table {
+        let member = |number: u64| Held {
+            seat: Some(Seat { run: 1, ordinal: number << 32 }),
+            ..rule(&format!("-d 10.0.0.{number}/32 -j DROP"), &[number])
+        };
+        let rules = (1..=members).map(member).chain([rule("-i eth0 -j ACCEPT", &[900])]).collect();
+        let built_in = chain("PREROUTING", Some(7), rules);
+        let base = Chain::untouched("PREROUTING").base;
+        table(vec![Chain { base, runs: vec![Run { id: 1, handle: 901 }], ..built_in }])
+    }
+
+    /// What is sent at once, and what when no packet is on its way any more.
+    fn operations(before: &Table, after: &Table) -> [Vec<Operation>; 2] {
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false, optimize: false };
+        let change = between(&place, before, after.clone()).expect("it can be carried");
+        [change.batch, change.sweep].map(|batch| batch.changes().iter().map(nft::Change::operation).collect())
+    }
+
+    const WAYS: [Operation; 3] = [Operation::ElementDelete, Operation::SetDelete, Operation::ChainDelete];
+
+    #[test]
+    fn a_packet_on_its_way_finds_what_stands_elsewhere_now() {
+        let before = optimized(3);
+        let mut parted = before.clone();
+        parted.chains[0].rules.insert(1, rule("-i eth1 -j ACCEPT", &[]));
+        let mut other = before.clone();
+        other.chains[0].rules = vec![rule("-j DROP", &[])];
+        let mut policy = before.clone();
+        policy.chains[0].rules.clear();
+        policy.chains[0].base = Some(Base { policy: Policy::Drop, counters: (0, 0) });
+        let mut all = before.clone();
+        all.chains[0].rules.clear();
+        for after in [parted, other, policy, all] {
+            let [batch, sweep] = operations(&before, &after);
+            assert!(!WAYS.iter().any(|way| batch.contains(way)), "{batch:?}");
+            assert!(sweep.contains(&Operation::ElementDelete) && sweep.contains(&Operation::ChainDelete), "{sweep:?}");
+            assert!(sweep.iter().all(|operation| WAYS.contains(operation)), "{sweep:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_goes_goes_at_once() {
+        let before = optimized(3);
+        for gone in [0..1, 0..3] {
+            let mut after = before.clone();
+            drop(after.chains[0].rules.drain(gone));
+            let [batch, sweep] = operations(&before, &after);
+            assert!(batch.contains(&Operation::ElementDelete) && batch.contains(&Operation::ChainDelete), "{batch:?}");
+            assert!(sweep.is_empty(), "{sweep:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_left_is_used_again_or_taken_away() {
+        let address = |number| IpAddr::from([10, 0, 0, number]);
+        let before = Table { idle: vec![(1, address(8)), (1, address(9)), (5, address(1))], ..optimized(3) };
+        let mut after = before.clone();
+        after.chains[0].rules.insert(1, rule("-d 10.0.0.9/32 -j DROP", &[]));
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false, optimize: false };
+        let change = between(&place, &before, after).expect("it can be carried");
+        let [batch, sweep] =
+            [change.batch, change.sweep].map(|batch| text::commands(&batch).expect("there are words").join("\n"));
+        assert!(batch.starts_with("add rule ip xtshim-raw xtshim-rules-of-one-address-1-10.0.0.9 "), "{batch}");
+        assert_eq!(batch.lines().count(), 1, "{batch}");
+        assert_eq!(
+            sweep,
+            "delete element ip xtshim-raw xtshim-run-1 { 10.0.0.8 }\n\
+             delete chain ip xtshim-raw xtshim-rules-of-one-address-1-10.0.0.8\n\
+             flush map ip xtshim-raw xtshim-run-5\ndelete map ip xtshim-raw xtshim-run-5\n\
+             delete chain ip xtshim-raw xtshim-rules-of-one-address-5-10.0.0.1"
+        );
     }
 
     fn actions(before: &Table, after: &Table) -> Vec<Action> {

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::nft::{builtins, lines, only_looks};
-use super::table::{Chain, Counters, Session, Table, Unread};
+use super::table::{Chain, Counters, Session, Table};
 use super::{Applied, Carrier, RestoreError, Section};
 use crate::config::CarrierKind;
 use crate::error::{Error, Refusal, TableError, reason};
@@ -263,7 +263,7 @@ impl Draft {
 
 fn untouched(family: Family) -> Table {
     let chains = builtins(TABLE).iter().map(|builtin| Chain::untouched(builtin.name)).collect();
-    Table { family, name: TABLE.to_owned(), chains, exists: false, renewed: false, unread: Unread::Nothing }
+    Table { chains, ..Table::empty(family, TABLE) }
 }
 
 /// Raw, and the table that holds it.

@@ -18,12 +18,14 @@ use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::NAME_MAX;
 use crate::iptables::restore::{self, Bracket, Line};
 use crate::iptables::{self, Command, Invocation, Rule};
+use crate::nft::text::{self, Told};
 use crate::nft::userdata::{self, Continuations, Decoded, Entry};
-use crate::nft::{self, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
+use crate::nft::{self, Batch, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
 use crate::rules;
+use crate::sys::grace;
 use nix::errno::Errno;
 use once_cell::sync::Lazy;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -236,9 +238,9 @@ impl NftCarrier {
         for info in chains.iter().filter(|chain| !hidden(&chain.name)) {
             self.place_chain(&mut table, info)?;
         }
-        self.place_rules(&mut table, rules, &overflow)?;
+        let inhabited = self.place_rules(&mut table, rules, &overflow)?;
         if runs {
-            self.prove_runs(&table, &chains)?;
+            self.prove_runs(&mut table, &chains, &inhabited)?;
         }
         table.sort();
         table.unread = view.unread();
@@ -306,22 +308,32 @@ impl NftCarrier {
         Ok(())
     }
 
-    fn place_rules(&self, table: &mut Table, rules: Vec<RuleInfo>, overflow: &[RuleInfo]) -> Result<(), Error> {
+    /// Gives the addresses that a run has rules for.
+    fn place_rules(
+        &self,
+        table: &mut Table,
+        rules: Vec<RuleInfo>,
+        overflow: &[RuleInfo],
+    ) -> Result<HashSet<(u32, IpAddr)>, Error> {
         let mut index: HashMap<&str, usize> = HashMap::new();
         let names: Vec<String> = table.chains.iter().map(|chain| chain.name.clone()).collect();
         for (at, name) in names.iter().enumerate() {
             index.insert(name, at);
         }
         let overflow = &Continuations::of(overflow);
-        let mut members: HashMap<u32, Vec<Held>> = HashMap::new();
+        let (mut members, mut inhabited) = (HashMap::<u32, Vec<Held>>::new(), HashSet::new());
         let mut runs = Vec::new();
         for info in rules {
-            if let Some((run, _)) = run::of_chain(&info.chain) {
+            if let Some((run, address)) = run::of_chain(&info.chain) {
                 let Decoded::Ours(Entry { part: 0, parts: 1, text, ordinal: Some(ordinal) }) =
                     userdata::decode(&info.userdata, overflow)
                 else {
                     return Err(self.incompatible());
                 };
+                if run::address(self.family, &text) != Some(address) {
+                    return Err(self.incompatible());
+                }
+                inhabited.insert((run, address));
                 members.entry(run).or_default().push(Held {
                     counters: (info.packets, info.bytes),
                     handles: vec![info.handle],
@@ -332,7 +344,7 @@ impl NftCarrier {
                 continue;
             }
             let at = index.get(info.chain.as_str()).copied();
-            let chain = index.get(info.chain.as_str()).and_then(|at| table.chains.get_mut(*at));
+            let chain = at.and_then(|at| table.chains.get_mut(at));
             let chain = chain.ok_or_else(|| self.incompatible())?;
             match userdata::decode(&info.userdata, overflow) {
                 Decoded::Ours(Entry { ordinal: Some(_), .. }) => return Err(self.incompatible()),
@@ -357,7 +369,7 @@ impl NftCarrier {
         // From behind, so that the places before stay what they are.
         for (chain, at, run) in runs.into_iter().rev() {
             let chain = chain.and_then(|chain| table.chains.get_mut(chain)).ok_or_else(|| self.incompatible())?;
-            let mut members = members.remove(&run.id).ok_or_else(|| self.incompatible())?;
+            let mut members = members.remove(&run.id).unwrap_or_default();
             members.sort_by_key(|held| held.seat.map(|seat| seat.ordinal));
             chain.rules.splice(at..at, members);
             chain.runs.push(run);
@@ -367,27 +379,36 @@ impl NftCarrier {
         }
         let whole = |held: &Held| held.handles.len() == usize::from(held.parts);
         match table.chains.iter().flat_map(|chain| &chain.rules).all(whole) {
-            true => Ok(()),
+            true => Ok(inhabited),
             false => Err(self.incompatible()),
         }
     }
 
-    /// A rule in a chain of its address's is in force only where the run's map leads there, and nowhere else.
-    fn prove_runs(&mut self, table: &Table, chains: &[ChainInfo]) -> Result<(), Error> {
+    /// A rule in a chain of its address's is in force only where the run's map leads there, and nowhere else. `inhabited`:
+    /// chains that hold rules.
+    fn prove_runs(
+        &mut self,
+        table: &mut Table,
+        chains: &[ChainInfo],
+        inhabited: &HashSet<(u32, IpAddr)>,
+    ) -> Result<(), Error> {
         let mut expected: HashMap<u32, HashMap<IpAddr, String>> = HashMap::new();
         for (name, (run, address)) in chains.iter().filter_map(|chain| Some((&chain.name, run::of_chain(&chain.name)?)))
         {
             expected.entry(run).or_default().insert(address, name.clone());
+            if !inhabited.contains(&(run, address)) {
+                table.idle.push((run, address));
+            }
         }
-        for run in table.chains.iter().flat_map(|chain| &chain.runs) {
-            let map = self.connection.verdict_map(self.family, &self.name, &run::map_name(run.id));
-            if map.ok() != expected.remove(&run.id) {
+        let looked_up = table.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.id);
+        let runs: HashSet<u32> = looked_up.chain(expected.keys().copied()).collect();
+        for run in runs {
+            let map = self.connection.verdict_map(self.family, &self.name, &run::map_name(run));
+            if map.ok() != Some(expected.remove(&run).unwrap_or_default()) {
                 return Err(self.incompatible());
             }
         }
-        let belongs = |held: &Held| held.seat.is_none() || run::address(self.family, &held.spec).is_some();
-        let all_belong = table.chains.iter().flat_map(|chain| &chain.rules).all(belongs);
-        if expected.is_empty() && all_belong { Ok(()) } else { Err(self.incompatible()) }
+        Ok(())
     }
 
     /// What we did not put there, or cannot read, is never guessed at.
@@ -408,8 +429,8 @@ impl NftCarrier {
         lift: impl Fn(Error) -> E,
         dry: bool,
     ) -> Result<Applied, E> {
-        // What is new may make a run of what is there.
-        let view = if self.optimize { &View::Whole } else { view };
+        // What is new may make a run of what is there, unless nothing of that stays.
+        let view = if self.optimize && *view != View::Chains(Unread::Replaced) { &View::Whole } else { view };
         for attempt in 0..ATTEMPTS {
             let Reading { table, generation } = self.read_loosely(view).map_err(&lift)?;
             let change = table.map_err(&lift).and_then(|before| {
@@ -419,13 +440,16 @@ impl NftCarrier {
                 let change = change::between(&self.place(), &before, after).map_err(&lift)?;
                 Ok((change, before))
             });
-            let (Change { batch, told }, before) = match change {
+            let (Change { batch, sweep, told }, before) = match change {
                 Ok(change) if !dry && !change.0.batch.is_empty() => change,
                 outcome if self.is_present(generation).map_err(&lift)? => return outcome.map(|_| Applied::default()),
                 _ => continue,
             };
             match self.connection.commit(batch, Some(generation)) {
-                Ok(()) => return Ok(Applied { told, ..Applied::default() }),
+                Ok(()) => {
+                    let told = told.and(self.clean_up(sweep, generation));
+                    return Ok(Applied { told, ..Applied::default() });
+                }
                 Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
                 Err(error) if error.in_doubt => {
                     if self.is_so(before, |table| compute(table).is_ok()) {
@@ -448,6 +472,21 @@ impl NftCarrier {
             && compute(&mut wanted)
             && !wanted.reads_as(&before)
             && self.read().is_ok_and(|now| now.exists && now.reads_as(&wanted))
+    }
+
+    /// Takes away what a change has left empty, unless another came since: the next one then does. `generation`: from before
+    /// the change.
+    fn clean_up(&mut self, sweep: Batch, generation: u32) -> Told {
+        if sweep.is_empty() {
+            return Told::default();
+        }
+        grace::pass();
+        let told = text::told(&sweep, change::TOLD).unwrap_or_default();
+        // 0 is no generation (nf_tables_commit, net/netfilter/nf_tables_api.c).
+        match self.connection.commit(sweep, Some(generation.wrapping_add(1).max(1))) {
+            Ok(()) => told,
+            Err(_) => Told::default(),
+        }
     }
 
     /// A refusal of the kernel's in the words of the backend. Where a native expression is called from a hook that it

@@ -61,7 +61,9 @@ pub fn chain_name(run: u32, address: IpAddr) -> String {
 /// Reads [`chain_name`] back.
 pub fn of_chain(name: &str) -> Option<(u32, IpAddr)> {
     let (run, address) = name.strip_prefix(CHAIN_PREFIX)?.split_once('-')?;
-    Some((run.parse().ok()?, address.replace('_', ":").parse().ok()?))
+    let (run, address) = (run.parse().ok()?, address.replace('_', ":").parse().ok()?);
+    // One name for each: others can be given by hand.
+    (chain_name(run, address) == name).then_some((run, address))
 }
 
 /// The one destination that a rule means, if it has the shape of those that runs are made of.
@@ -98,7 +100,8 @@ pub fn address(family: Family, spec: &str) -> Option<IpAddr> {
 /// them, and with `making` enough other neighbours become new ones. A rule that changes its place is made anew, with the
 /// counters that were read.
 pub fn arrange(before: &Table, after: &mut Table, making: bool) {
-    let ids = before.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.id);
+    let there = before.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.id);
+    let ids = there.chain(before.idle.iter().map(|(run, _)| *run));
     let mut next = ids.max().map_or(1, |id| id.wrapping_add(1));
     let family = after.family;
     for chain in after.chains.iter_mut().filter(|chain| chain.base.is_some()) {
@@ -236,6 +239,9 @@ mod tests {
         assert!(crate::nft::chain_name_ok(&map_name(7)));
         assert_eq!(of_chain("xtshim-rules-of-one-address-"), None);
         assert_eq!(of_chain("DOCKER"), None);
+        for another in ["07-10.0.0.1", "+7-10.0.0.1", "7-2001_db8_0__1", "7-2001:db8::1"] {
+            assert_eq!(of_chain(&format!("{CHAIN_PREFIX}{another}")), None, "{another}");
+        }
     }
 
     #[test]

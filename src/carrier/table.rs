@@ -16,6 +16,7 @@ use crate::iptables::rule::Target;
 use crate::iptables::{self, Command, Invocation, ListOptions, Rule};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// What happens to packets that reach the end of a built-in chain.
@@ -199,6 +200,8 @@ pub struct Table {
     pub renewed: bool,
     /// What this model leaves out of what the kernel holds.
     pub unread: Unread,
+    /// Runs, and addresses that a chain of theirs stands for without holding a rule: what is left of them.
+    pub idle: Vec<(u32, IpAddr)>,
 }
 
 /// What is left out of a model, because a command can do without it.
@@ -220,7 +223,15 @@ impl Table {
     /// One without chains, which the kernel does not have.
     pub fn empty(family: Family, name: &str) -> Self {
         let name = name.to_owned();
-        Self { family, name, chains: Vec::new(), exists: false, renewed: false, unread: Unread::Nothing }
+        Self {
+            family,
+            name,
+            chains: Vec::new(),
+            exists: false,
+            renewed: false,
+            unread: Unread::Nothing,
+            idle: Vec::new(),
+        }
     }
 
     /// Puts the user's chains in the order in which iptables lists them.

@@ -260,7 +260,7 @@ impl NftCarrier {
             // Somebody else was faster; what the backend holds now is no business of ours.
             return Ok(Some(Taken::default()));
         }
-        let Change { mut batch, mut told } = self.difference(&before, saved)?;
+        let Change { mut batch, mut told, .. } = self.difference(&before, saved)?;
         let compared = self.compare(shown);
         self.emptying(&mut batch)?;
         // What nft cannot write of another's table is no reason to leave it there.
@@ -289,7 +289,7 @@ impl NftCarrier {
         let wanted = self.taken(&before, saved)?;
         let mut taken = Taken { told: Told::default(), rules: saved.rules() };
         if !before.reads_as(&wanted) {
-            let Change { mut batch, told } = change::between(&self.place(), &before, wanted.clone())?;
+            let Change { mut batch, told, .. } = change::between(&self.place(), &before, wanted.clone())?;
             batch.ensure_chain(self.at(), MARK);
             taken.told = told;
             match self.connection.commit(batch, Some(generation)) {

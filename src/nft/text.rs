@@ -37,6 +37,17 @@ impl Told {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.more == 0
     }
+
+    /// This, and what was done next.
+    pub fn and(mut self, next: Self) -> Self {
+        if self.more == 0 {
+            self.lines.extend(next.lines);
+            self.more = next.more;
+        } else {
+            self.more += next.lines.len() + next.more;
+        }
+        self
+    }
 }
 
 impl From<Vec<String>> for Told {

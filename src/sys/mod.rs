@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod exec;
+pub mod grace;
 pub mod lock;
 pub mod mark;
 pub mod memory;

@@ -1,6 +1,7 @@
 """Rules that are looked up by their destination (`optimize = true`): to whoever asks, and to every packet, they are what
 the original's are."""
 
+import ipaddress
 import random
 import re
 import socket
@@ -207,6 +208,33 @@ def test_what_was_made_so_is_understood_without_the_word(variant, original, shim
     both.state()
     assert run_of(both.places[-1][1], "iptables") == (0, 0)
     both.places = []
+
+
+def test_what_is_left_of_a_run_is_no_rule(pair, front):
+    """Chains without rules, as a change that was killed half way leaves them: nothing is said of them, they are used again,
+    and the next change takes them away."""
+    _, ours = pair.places[-1]
+    family = "ip" if front == "iptables" else "ip6"
+    pair.run(f"{front}-restore", 0, stdin=many(front, range(40)).encode())
+    emptied = [f"xtshim-rules-of-one-address-1-{ipaddress.ip_address(address(front, number))}".replace(":", "_") for number in range(40)]
+    for number in (5, 4):
+        pair.call(*pair.places[0], [front, "-t", "raw", "-D", "PREROUTING", str(number + 1)])
+        ours.sh(f"nft flush chain {family} xtshim-raw {emptied[number]}")
+    pair.state(counters=True)
+    pair.run(f"{front} -t raw -C PREROUTING {drop(front, 4)}", 1)
+    pair.run(f"{front} -t raw -I PREROUTING 9 {drop(front, 5)}", 0)
+    send(pair, front, range(8))
+    pair.state(counters=True)
+    assert run_of(ours, front) == (1, 39)
+    # The way into the run is gone, and so are its rules.
+    for chain in ("PREROUTING", *emptied[:4], *emptied[5:]):
+        ours.sh(f"nft flush chain {family} xtshim-raw {chain}")
+    pair.call(*pair.places[0], [front, "-t", "raw", "-F"])
+    pair.state()
+    assert run_of(ours, front) == (0, 39)
+    pair.run(f"{front} -t raw -A PREROUTING {drop(front, 7)}", 0)
+    assert run_of(ours, front) == (0, 0) and "map" not in ours.sh("nft list ruleset")
+    pair.state()
 
 
 @pytest.mark.parametrize("harm", ("delete element ip xtshim-raw xtshim-run-1 {{ {address} }}", "delete rule ip xtshim-raw PREROUTING handle {handle}", "add chain ip xtshim-raw xtshim-rules-of-one-address-1-10.9.9.9", "flush ruleset"))
