@@ -182,3 +182,124 @@ fn parsed(family: crate::family::Family, text: &str, dialect: &Dialect) -> Optio
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hosted::bench::{DIALECT, chain, raw, read_back, refusal, texts};
+    use super::*;
+    use crate::family::Family;
+
+    const SHAPES: [&str; 5] = [
+        "-A PREROUTING -c 1 2 -d 172.17.0.2/32 ! -i docker0 -j DROP",
+        "-A PREROUTING -c 3 4 -d 172.17.0.3/32 -i docker0 -j ACCEPT",
+        "-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -p tcp --dport 80 -j DROP",
+        "-A PREROUTING -d 172.17.0.2/32 -i docker0 -p udp --dport 53 -j ACCEPT",
+        "-A PREROUTING -d 239.1.2.3/32 -i docker0 -j DROP",
+    ];
+
+    #[test]
+    fn docker_s_rules_stand_in_three_chains_and_are_read_from_there() {
+        let mut table = raw(Family::V4, &SHAPES[..4]);
+        chain(&mut table, "PREROUTING").base = Some(Base { policy: Policy::Accept, counters: (7, 8) });
+        let written = write(&table, &DIALECT).expect("it can be held");
+        assert_eq!(texts(&written, ENTRY), ENTRY_RULES);
+        assert_eq!(
+            texts(&written, PLAIN),
+            [
+                "-d 172.17.0.2/32 ! -i docker0 -j DROP",
+                "-d 172.17.0.3/32 -i docker0 -j RETURN",
+                "-d 172.17.0.2/32 ! -i docker0 -p tcp -m tcp --dport 80 -j DROP",
+                "-d 172.17.0.2/32 -i docker0 -p udp -m udp --dport 53 -j RETURN",
+                "-j RETURN",
+            ]
+        );
+        let tracked = texts(&written, TRACKED);
+        assert_eq!(
+            tracked[..4],
+            [
+                "! -i docker0 -m conntrack --ctorigdst 172.17.0.2 --ctdir ORIGINAL -j DROP",
+                "! -i docker0 -m conntrack --ctrepldst 172.17.0.2 --ctdir REPLY -j DROP",
+                "-i docker0 -m conntrack --ctorigdst 172.17.0.3 --ctdir ORIGINAL -j RETURN",
+                "-i docker0 -m conntrack --ctrepldst 172.17.0.3 --ctdir REPLY -j RETURN",
+            ]
+        );
+        let port =
+            "-p tcp ! -i docker0 -m conntrack --ctorigdst 172.17.0.2 --ctorigdstport 80 --ctdir ORIGINAL -j DROP";
+        assert_eq!((tracked[4].as_str(), tracked.len()), (port, 9));
+
+        let read = read_back(&HOSTING, &table, &written, |_, _, rule| rule).expect("it can be read");
+        assert!(read.reads_as(&table));
+        let counters = |table: &Table| table.chains[0].rules.iter().map(|held| held.counters).collect::<Vec<_>>();
+        assert_eq!(counters(&read), counters(&table));
+        assert_eq!(read.chains[0].base, table.chains[0].base);
+        // What the host has counted in the chain for flows belongs to the rule as well.
+        let counted = |chain: &str, at: usize, mut rule: Rule| {
+            if (chain, at) == (TRACKED, 1) || (chain, at) == (TRACKED, 8) {
+                rule.counters = (100, 1000);
+            }
+            rule
+        };
+        let read = read_back(&HOSTING, &table, &written, counted).expect("it can be read");
+        assert_eq!(read.chains[0].rules[0].counters, (101, 1002));
+        assert_eq!(read.chains[0].base.map(|base| base.counters), Some((107, 1008)));
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_written_is_not_read() {
+        let table = raw(Family::V4, &SHAPES[..2]);
+        let written = write(&table, &DIALECT).expect("it can be held");
+        let changed = |chain: &str, change: &dyn Fn(&mut Vec<Wanted>)| {
+            let mut written = written.clone();
+            written.iter_mut().filter(|(name, _)| *name == chain).for_each(|(_, rules)| change(rules));
+            read_back(&HOSTING, &table, &written, |_, _, rule| rule)
+        };
+        assert!(changed(PLAIN, &|_| {}).is_some());
+        for (chain, rules) in &written {
+            for at in 0..rules.len() {
+                assert!(changed(chain, &|rules| drop(rules.remove(at))).is_none(), "{chain} without {at}");
+                let another = |rules: &mut Vec<Wanted>| "-i lo -j DROP".clone_into(&mut rules[at].text);
+                assert!(changed(chain, &another).is_none(), "{chain}: another at {at}");
+                assert!(changed(chain, &|rules| rules.insert(at, rules[at].clone())).is_none(), "{chain}: two of {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_else_is_refused_by_the_option_at_fault() {
+        for (rule, option) in [
+            ("-A OUTPUT -d 172.17.0.2/32 -o docker0 -j DROP", "-A OUTPUT"),
+            ("-P PREROUTING DROP", "-P PREROUTING DROP"),
+            ("-P OUTPUT DROP", "-P OUTPUT DROP"),
+            ("-A PREROUTING -s 1.2.3.4/32 -d 172.17.0.2/32 -i docker0 -j DROP", "-s"),
+            ("-A PREROUTING ! -s 0.0.0.0/0 -d 172.17.0.2/32 -i docker0 -j DROP", "-s"),
+            ("-A PREROUTING -f -d 172.17.0.2/32 -i docker0 -j DROP", "-o, -f"),
+            ("-A PREROUTING ! -d 172.17.0.2/32 -i docker0 -j DROP", "-d"),
+            ("-A PREROUTING -d 172.17.0.0/31 -i docker0 -j DROP", "-d"),
+            ("-A PREROUTING -i docker0 -j DROP", "-d"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker+ -j DROP", "-i"),
+            ("-A PREROUTING -d 172.17.0.2/32 -j DROP", "-i"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -m mark --mark 1 -j DROP", "-m"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -p icmp -j DROP", "-p"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 ! -p tcp -j DROP", "-p"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -p tcp -j DROP", "-m"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -p tcp --dport 1:2 -j DROP", "-m"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -p tcp --sport 1 -j DROP", "-m"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -p tcp --dport 1 -m mark --mark 1 -j DROP", "-m"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0 -j NOTRACK", "-j"),
+            ("-A PREROUTING -d 172.17.0.2/32 -i docker0", "-j"),
+            ("-N mine", "-N"),
+        ] {
+            assert_eq!(refusal(&HOSTING, Family::V4, rule).as_deref(), Some(option), "{rule}");
+        }
+        for address in ["239.1.2.3", "255.255.255.255", "0.0.0.0"] {
+            let rule = format!("-A PREROUTING -d {address}/32 -i docker0 -j DROP");
+            assert_eq!(refusal(&HOSTING, Family::V4, &rule).as_deref(), Some("-d"), "{rule}");
+        }
+        for (address, option) in [("ff02::1", Some("-d")), ("::", Some("-d")), ("fd00::2", None)] {
+            let rule = format!("-A PREROUTING -d {address}/128 -i docker0 -j DROP");
+            assert_eq!(refusal(&HOSTING, Family::V6, &rule).as_deref(), option, "{rule}");
+        }
+        let rule = "-A PREROUTING -d fd00::/32 -i docker0 -j DROP";
+        assert_eq!(refusal(&HOSTING, Family::V6, rule).as_deref(), Some("-d"));
+    }
+}

@@ -613,6 +613,74 @@ pub fn no_such_table(dialect: &Dialect) -> Error {
     })
 }
 
+/// Raw as a file has it, what a way of holding it writes, and what it reads of that: without any kernel.
+#[cfg(test)]
+pub(super) mod bench {
+    use super::super::nft::builtins;
+    use super::super::table::{Chain, Session};
+    use super::*;
+    use crate::iptables::dialect::Variant;
+
+    pub const DIALECT: Dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+
+    /// After these commands, on a table that nothing had touched.
+    pub fn raw(family: Family, commands: &[&str]) -> Table {
+        let mut table = Table::empty(family, "raw");
+        table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+        for command in commands {
+            let words: Vec<String> = ["-t", "raw"].into_iter().chain(command.split(' ')).map(str::to_owned).collect();
+            let invocation = iptables::parse(family, &words, &DIALECT).expect(command);
+            let mut session = Session { table: &mut table, dialect: &DIALECT, out: &mut String::new() };
+            session.run(&invocation).expect(command);
+        }
+        table
+    }
+
+    pub fn chain<'a>(table: &'a mut Table, name: &str) -> &'a mut Chain {
+        table.chains.iter_mut().find(|chain| chain.name == name).expect("it is there")
+    }
+
+    pub fn texts(written: &[Written], chain: &str) -> Vec<String> {
+        let rules = written.iter().find(|(name, _)| *name == chain).map(|(_, rules)| rules.as_slice());
+        rules.expect("it is written").iter().map(|wanted| wanted.text.clone()).collect()
+    }
+
+    /// What is read where the host holds what was written, each rule as `seen` makes it of its chain, place and rule.
+    pub fn read_back(
+        hosting: &Hosting,
+        table: &Table,
+        written: &[Written],
+        seen: impl Fn(&str, usize, Rule) -> Rule,
+    ) -> Option<Table> {
+        let of = |chain: &str| {
+            let rules = written.iter().find(|(name, _)| *name == chain).map(|(_, rules)| rules.as_slice());
+            let rules = rules.unwrap_or_default().iter().enumerate().map(|(at, wanted)| {
+                let words: Vec<String> = ["-t", hosting.host, "-A", chain]
+                    .into_iter()
+                    .chain(wanted.text.split(' '))
+                    .map(str::to_owned)
+                    .collect();
+                let parsed = iptables::parse(table.family, &words, &DIALECT).expect("it is a rule").command;
+                let Command::Append { rules, .. } = parsed else { panic!("another command: {}", wanted.text) };
+                let rule = rules.into_iter().next().expect("a rule");
+                seen(chain, at, Rule { counters: wanted.set, ..rule })
+            });
+            rules.collect()
+        };
+        let mut read = raw(table.family, &[]);
+        (hosting.read)(&of, &mut read, &DIALECT).map(|()| read)
+    }
+
+    /// The option at which raw cannot be held after this command.
+    pub fn refusal(hosting: &Hosting, family: Family, command: &str) -> Option<String> {
+        match (hosting.write)(&raw(family, &[command]), &Dialect { family, ..DIALECT }) {
+            Ok(_) => None,
+            Err(Error::Refused(refusal)) => Some(refusal.option),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

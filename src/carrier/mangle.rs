@@ -141,3 +141,89 @@ fn read(of: &dyn Fn(&str) -> Vec<Rule>, table: &mut Table, _dialect: &Dialect) -
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hosted::bench::{DIALECT, chain, raw, read_back, refusal, texts};
+    use super::*;
+    use crate::family::Family;
+
+    #[test]
+    fn verdicts_are_others_there_and_the_same_when_they_are_read() {
+        let mut table = raw(
+            Family::V4,
+            &[
+                "-A PREROUTING -c 1 2 -s 1.2.3.4/32 -j DROP",
+                "-A PREROUTING -c 3 4 -i eth0 -j ACCEPT",
+                "-A PREROUTING -p tcp --dport 80 -j RETURN",
+                "-A PREROUTING -m mark --mark 1",
+                "-A OUTPUT -o eth0 -j ACCEPT",
+                "-P OUTPUT DROP",
+            ],
+        );
+        chain(&mut table, "PREROUTING").base = Some(Base { policy: Policy::Accept, counters: (7, 8) });
+        let written = write(&table, &DIALECT).expect("it can be held");
+        assert_eq!(
+            texts(&written, "xtshim-raw-PREROUTING"),
+            [
+                "-s 1.2.3.4/32 -j DROP",
+                "-i eth0 -j RETURN",
+                "-p tcp -m tcp --dport 80 -g xtshim-raw-PREROUTING-end",
+                "-m mark --mark 0x1",
+                "-g xtshim-raw-PREROUTING-end",
+            ]
+        );
+        assert_eq!(texts(&written, "xtshim-raw-PREROUTING-end"), ["-j RETURN"]);
+        assert_eq!(texts(&written, "xtshim-raw-OUTPUT-end"), ["-j DROP"]);
+        let read = read_back(&HOSTING, &table, &written, |_, _, rule| rule).expect("it can be read");
+        assert!(read.reads_as(&table));
+        for (one, other) in read.chains.iter().zip(&table.chains) {
+            assert_eq!(one.base, other.base, "{}", one.name);
+            let counters =
+                |chain: &super::super::table::Chain| chain.rules.iter().map(|held| held.counters).collect::<Vec<_>>();
+            assert_eq!(counters(one), counters(other), "{}", one.name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_written_is_not_read() {
+        let table = raw(Family::V4, &["-A PREROUTING -j DROP"]);
+        let written = write(&table, &DIALECT).expect("it can be held");
+        let changed = |chain: &str, at: usize, text: &str| {
+            let mut written = written.clone();
+            let rules = &mut written.iter_mut().find(|(name, _)| *name == chain).expect("the chain").1;
+            match text {
+                "" => drop(rules.remove(at)),
+                text => text.clone_into(&mut rules[at].text),
+            }
+            read_back(&HOSTING, &table, &written, |_, _, rule| rule)
+        };
+        assert!(changed("xtshim-raw-PREROUTING", 0, "-j DROP").is_some());
+        for (chain, at, text) in [
+            ("xtshim-raw-PREROUTING", 0, "-j xtshim-raw-PREROUTING-end"),
+            ("xtshim-raw-PREROUTING", 0, "-g xtshim-raw-OUTPUT-end"),
+            ("xtshim-raw-PREROUTING", 1, ""),
+            ("xtshim-raw-PREROUTING", 1, "-j xtshim-raw-PREROUTING-end"),
+            ("xtshim-raw-PREROUTING", 1, "-g xtshim-raw-OUTPUT-end"),
+            ("xtshim-raw-PREROUTING", 1, "-i lo -g xtshim-raw-PREROUTING-end"),
+            ("xtshim-raw-PREROUTING-end", 0, ""),
+            ("xtshim-raw-PREROUTING-end", 0, "-j ACCEPT"),
+            ("xtshim-raw-OUTPUT-end", 0, "-i lo -j RETURN"),
+        ] {
+            assert!(changed(chain, at, text).is_none(), "{chain} {at} {text}");
+        }
+    }
+
+    #[test]
+    fn what_means_something_else_there_is_refused() {
+        for (rule, option) in [
+            ("-A PREROUTING -m conntrack --ctstate NEW -j DROP", "-m conntrack"),
+            ("-A PREROUTING -m limit --limit 1/s -j DROP", "-m limit"),
+            ("-A PREROUTING -j NOTRACK", "-j NOTRACK"),
+            ("-N mine", "-N"),
+        ] {
+            assert_eq!(refusal(&HOSTING, Family::V4, rule).as_deref(), Some(option), "{rule}");
+        }
+        assert_eq!(refusal(&HOSTING, Family::V4, "-A OUTPUT -m comment --comment x -j DROP"), None);
+    }
+}
