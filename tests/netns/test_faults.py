@@ -2,6 +2,7 @@
 not told that it failed can rely on it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -369,6 +370,59 @@ def test_no_room_for_cache_and_journal(over_nft, way, tmp_path):
     with over_nft.prepared(lines):
         answer = over_nft.call(argv, stdin, via=via)
         assert answer == harness.Result(0, b"", b"") and over_nft.state() == after, answer.text()
+
+
+CLOCKS = {"ahead": ("--monotonic=10000000", "--boottime=10000000"), "at zero": ("--monotonic={back}", "--boottime={back}")}
+
+
+def of_another_clock(clock):
+    """What runs a program whose machine has been up for another time than ours; no clock is set."""
+    back = -int(time.clock_gettime(time.CLOCK_MONOTONIC)) + 1
+    return ("unshare", "--time", "--fork", *(option.format(back=back) for option in CLOCKS[clock]))
+
+
+needs_time = pytest.mark.skipif(subprocess.run(["unshare", "--time", "true"], capture_output=True).returncode != 0, reason="needs time namespaces")
+
+
+@needs_time
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_the_uptime_jumps_between_calls(over_nft, clock):
+    """Nothing that is kept rests on it."""
+    before, after = over_nft.both("append")
+    lines, argv, stdin = CHANGES["append"]
+    with over_nft.prepared(lines):
+        listed = over_nft.call(["iptables", "-t", "raw", "-S"])
+        assert over_nft.call(["iptables", "-t", "raw", "-S"], via=of_another_clock(clock)) == listed
+        answer = over_nft.call(argv, stdin, via=of_another_clock(clock))
+        assert answer == harness.Result(0, b"", b"") and over_nft.state() == after, answer.text()
+
+
+@needs_time
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_lock_is_waited_for_as_long_as_was_said(shim, tmp_path, clock):
+    """However long the machine has been up."""
+    lock = tmp_path / "xtables.lock"
+    bench = Bench(shim("legacy", ("raw",), "mangle"), str(lock))
+    with bench.prepared(SOME[:1]), open(lock, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        answer = bench.call(["iptables", "-w", "2", "-t", "raw", "-A", *OTHER.split()[:-1], "DROP"], via=of_another_clock(clock), timeout=60)
+        took = time.monotonic() - begun
+        assert answer.rc == 4 and b"lock" in answer.err, answer.text()
+        assert 1.9 < took < 20, took
+
+
+@strace
+@pytest.mark.parametrize("when", ("1970-01-02", "2098-12-31"))
+def test_what_is_kept_has_no_age(over_nft, when, tmp_path):
+    """Kept when the wall clock showed another year, it counts all the same: nothing is tried again."""
+    log = tmp_path / "programs"
+    script = f'mount -t tmpfs tmpfs /run && "$@" && find /run/xtshim -exec touch -d {when} {{}} + && exec strace -f -qq -e trace=execve -o {log} "$@"'
+    with over_nft.prepared(SOME):
+        plain = over_nft.call(["iptables", "-t", "raw", "-S"])
+        twice = over_nft.call(["iptables", "-t", "raw", "-S"], via=("unshare", "-m", "sh", "-c", script, "sh"))
+        assert (twice.rc, twice.out) == (0, plain.out * 2), twice.text()
+    assert log.read_text().count("execve(") == 1
 
 
 class Backends:
