@@ -597,6 +597,65 @@ mod tests {
     }
 
     #[test]
+    fn the_texts_of_rules_that_move_are_made_anew() {
+        let before = table(vec![chain("old", Some(7), vec![Held { overflow: vec![9], ..rule("-j DROP", &[1]) }])]);
+        let mut after = before.clone();
+        after.chains[0].name = "new".to_owned();
+        after.chains[0].rules.push(rule("-j ACCEPT", &[]));
+        let actions = actions(&before, &after);
+        let text = |action: &Action| matches!(action, Action::DeleteRule { handle: 9, chain } if chain == userdata::OVERFLOW_CHAIN);
+        assert!(actions.iter().any(text), "{actions:?}");
+    }
+
+    #[test]
+    fn rules_that_go_take_no_others_with_them() {
+        let two = || vec![rule("-j DROP", &[1]), Held { overflow: vec![9], ..rule("-j ACCEPT", &[2]) }];
+        let before = table(vec![chain("mine", Some(7), two())]);
+        let told = |before: &Table, rules: Vec<Held>| {
+            let mut after = before.clone();
+            after.chains[0].rules = rules;
+            actions(before, &after).iter().map(|action| format!("{action:?}")).collect::<Vec<_>>()
+        };
+        let text = format!("DeleteRule {{ chain: \"{}\", handle: 9 }}", userdata::OVERFLOW_CHAIN);
+        let rule = |handle| format!("DeleteRule {{ chain: \"mine\", handle: {handle} }}");
+        assert_eq!(told(&before, vec![]), ["FlushChain { name: \"mine\" }".to_owned(), text.clone()]);
+        assert_eq!(told(&before, two()[..1].to_vec()), [rule(2), text.clone()]);
+        assert_eq!(told(&before, two()[1..].to_vec()), [rule(1)]);
+        // Where others are there that were not read.
+        let partly = Table { unread: Unread::Elsewhere, ..before.clone() };
+        assert_eq!(told(&partly, vec![]), [rule(1), rule(2), text]);
+        let one = table(vec![chain("mine", Some(7), two()[..1].to_vec())]);
+        assert_eq!(told(&one, vec![]), [rule(1)]);
+    }
+
+    #[test]
+    fn chains_are_made_when_they_are_needed() {
+        let builtins = super::super::nft::builtins("raw");
+        let untouched = || builtins.iter().map(|builtin| Chain::untouched(builtin.name)).collect::<Vec<_>>();
+        let before = Table { chains: untouched(), ..Table::empty(Family::V4, "raw") };
+        let made = |eager, change: &dyn Fn(&mut Table)| {
+            let mut after = before.clone();
+            change(&mut after);
+            let place = Place { family: Family::V4, table: "xtshim-raw", builtins, eager, optimize: false };
+            let change = between(&place, &before, after).expect("it can be carried");
+            let name = |action: &Action| match action {
+                Action::AddTable => Some("table".to_owned()),
+                Action::AddBaseChain { name, .. } | Action::AddChain { name } => Some(name.clone()),
+                _ => None,
+            };
+            change.batch.changes().iter().filter_map(|change| name(&change.action)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(made(false, &|_| {}), "");
+        assert_eq!(made(true, &|_| {}), "");
+        let own = |table: &mut Table| table.chains.push(Chain::user("mine"));
+        assert_eq!(made(false, &own), "table mine");
+        assert_eq!(made(true, &own), "table PREROUTING OUTPUT mine");
+        let used = |table: &mut Table| table.chains[1].rules.push(rule("-j DROP", &[]));
+        assert_eq!(made(false, &used), "table OUTPUT");
+        assert_eq!(made(true, &used), "table PREROUTING OUTPUT");
+    }
+
+    #[test]
     fn a_rule_that_is_recounted_in_other_parts_does_not_stay_beside_itself() {
         let before = table(vec![chain("mine", Some(7), vec![rule("-j DROP", &[1, 2])])]);
         let mut after = before.clone();
