@@ -77,7 +77,23 @@ impl Front {
 impl Front {
     /// What the backend is told it was called as: it goes by that, and some messages bear it.
     fn argv0(self, called: &str) -> &str {
-        if base_name(called.as_bytes()) == self.name().as_bytes() { called } else { self.name() }
+        if self.is_named(base_name(called.as_bytes())) { called } else { self.name() }
+    }
+
+    /// Whether a name of this front's is that of the real program. A name of our own is longer, and nothing else tells
+    /// them apart.
+    #[inline(always)]
+    const fn is_named(self, name: &[u8]) -> bool {
+        let of_family = match self.family {
+            Family::V4 => "iptables".len(),
+            Family::V6 => "ip6tables".len(),
+        };
+        let of_tool = match self.tool {
+            Tool::Command => 0,
+            Tool::Save => "-save".len(),
+            Tool::Restore => "-restore".len(),
+        };
+        name.len() == of_family + of_tool
     }
 }
 
@@ -155,7 +171,12 @@ mod tests {
         for name in
             ["iptables", "ip6tables", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"]
         {
-            assert_eq!(Front::by_name(name).map(Front::name), Some(name));
+            let front = Front::by_name(name).expect("a front");
+            assert_eq!(front.name(), name);
+            assert!(front.is_named(name.as_bytes()));
+            let own = name.replacen("tables", "tables-xtshim", 1);
+            assert_eq!(Front::by_name(&own), Some(front));
+            assert!(!front.is_named(own.as_bytes()));
         }
     }
 

@@ -31,7 +31,7 @@ const DIRECTORY: &[u8] = b"/run/xtshim/ticket-";
 const NAME: usize = DIRECTORY.len() + 16 + 1;
 
 /// Begins every ticket; changes with its form.
-const MAGIC: [u8; 8] = *b"xtshim\x00\x01";
+const MAGIC: [u8; 8] = *b"xtshim\x00\x02";
 
 /// Ends it.
 const END: [u8; 4] = *b"end\n";
@@ -43,8 +43,11 @@ const SPACE: usize = 2048;
 /// file seems to be another's.
 const GROUP: u32 = u32::MAX - 2;
 
-/// Tables in the order of their marks in a ticket.
+/// Tables in the order of their words in a ticket.
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// How many words a family has in a ticket: one for each table, and behind them that for all.
+const WORDS: usize = TABLES.len() + 1;
 
 /// What can be said of a table before anything is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,16 @@ impl Word {
             true => Self::Backend,
             false => Self::Unknown,
         }
+    }
+
+    /// Of all that may be carried: what is not known to be the backend's, whatever a file names, sends the front the long
+    /// way.
+    fn of_all(family: Family, snapshot: &Snapshot, config: &Config) -> Self {
+        let tables = snapshot.carried_tables(family).map(|table| Self::of(family, table, snapshot, config));
+        let least = if snapshot.nf_tables { Self::BackendUnlessHeld } else { Self::Backend };
+        let hosts = plan::may_host_raw(family, config, snapshot).is_some();
+        let words = tables.chain(hosts.then_some(Self::Unknown));
+        words.fold(least, |all, word| if word == Self::Unknown { word } else { all })
     }
 }
 
@@ -153,16 +166,25 @@ impl<'a> Ticket<'a> {
     /// What is to become of `table`.
     #[inline(always)]
     pub fn word(&self, family: Family, table: &[u8]) -> Word {
-        let of_family = if family == Family::V4 { 0 } else { TABLES.len() };
-        let place = place_of(table);
-        let byte = place.and_then(|place| self.words.get(of_family + place));
-        byte.map_or(Word::Unknown, |byte| Word::read(*byte))
+        place_of(table).map_or(Word::Unknown, |place| self.word_at(family, place))
+    }
+
+    /// What is to become of all tables, whichever of them are meant.
+    #[inline(always)]
+    pub fn word_of_all(&self, family: Family) -> Word {
+        self.word_at(family, TABLES.len())
+    }
+
+    #[inline(always)]
+    fn word_at(&self, family: Family, place: usize) -> Word {
+        let of_family = if family == Family::V4 { 0 } else { WORDS };
+        self.words.get(of_family + place).map_or(Word::Unknown, |byte| Word::read(*byte))
     }
 
     /// The backend's program.
     #[inline(always)]
     pub fn program(&self, family: Family, tool: Tool) -> Option<&'a CStr> {
-        let mut rest = Reader(self.words.get(2 * TABLES.len()..)?);
+        let mut rest = Reader(self.words.get(2 * WORDS..)?);
         for _ in 0..slot(family, tool) {
             rest.string()?;
         }
@@ -197,8 +219,9 @@ fn render(Foundations(files): &Foundations, snapshot: &Snapshot, config: &Config
         out.extend(mark_from(mark)?);
         put_string(&mut out, path.as_bytes())?;
     }
-    for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
-        out.push(Word::of(family, table, snapshot, config) as u8);
+    for family in Family::ALL {
+        out.extend(TABLES.map(|table| Word::of(family, table, snapshot, config) as u8));
+        out.push(Word::of_all(family, snapshot, config) as u8);
     }
     for (family, tool) in Family::ALL.into_iter().flat_map(|family| Tool::ALL.map(|tool| (family, tool))) {
         let program = backend.program(family, tool).map(|path| path.as_os_str().as_bytes());
@@ -233,6 +256,7 @@ pub(super) fn read_all(bytes: &[u8]) -> bool {
         let _ = ticket.holds();
         for family in Family::ALL {
             let _ = TABLES.map(|table| ticket.word(family, table.as_bytes()));
+            let _ = ticket.word_of_all(family);
             let _ = Tool::ALL.map(|tool| ticket.program(family, tool));
         }
     });
@@ -387,6 +411,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_takes_the_long_way_where_one_table_does() {
+        let mut snapshot = Snapshot { nf_tables: true, ..Snapshot::default() };
+        for table in TABLES {
+            snapshot.set_ability(Family::V4, table, CarrierKind::Backend, Ability::Able);
+            snapshot.set_ability(Family::V4, table, CarrierKind::Nft, Ability::Able);
+        }
+        let of_all = |snapshot: &Snapshot, config: &Config| Word::of_all(Family::V4, snapshot, config);
+        assert_eq!(of_all(&snapshot, &Config::default()), Word::BackendUnlessHeld);
+        let without = Snapshot { nf_tables: false, ..snapshot.clone() };
+        assert_eq!(of_all(&without, &Config::default()), Word::Backend);
+        for table in TABLES {
+            let mut config = Config::default();
+            config.carriers.insert(table.to_owned(), CarrierChoice::Fixed(CarrierKind::Nft));
+            assert_eq!(of_all(&snapshot, &config), Word::Unknown, "{table} is configured");
+            for ability in [Ability::Missing { why: String::new() }, Ability::Unknown { why: String::new() }] {
+                let mut other = snapshot.clone();
+                other.set_ability(Family::V4, table, CarrierKind::Backend, ability);
+                assert_eq!(of_all(&other, &Config::default()), Word::Unknown, "{table} is not known to be able");
+            }
+        }
+        let mut hosted = without;
+        hosted.set_hosted(Family::V4, CarrierKind::Mangle);
+        assert_eq!(of_all(&hosted, &Config::default()), Word::Unknown);
+    }
+
+    #[test]
     fn what_is_rendered_is_read() {
         let config = Config { path: PathBuf::from("/nonexistent"), ..Config::default() };
         let files = Foundations::now(&config).expect("plain names");
@@ -404,6 +454,7 @@ mod tests {
         assert_eq!(ticket.word(Family::V6, b"nat"), Word::BackendUnlessHeld);
         assert_eq!(ticket.word(Family::V4, b"nat"), Word::Unknown);
         assert_eq!(ticket.word(Family::V6, b"arp"), Word::Unknown);
+        assert_eq!(ticket.word_of_all(Family::V6), Word::of_all(Family::V6, &snapshot, &config));
         assert_eq!(ticket.program(Family::V6, Tool::Save), Some(c"/sbin/ip6tables-legacy-save"));
         assert_eq!(ticket.program(Family::V4, Tool::Command), None);
     }

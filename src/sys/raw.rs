@@ -194,22 +194,51 @@ pub fn numbers(path: &CStr) -> [i64; 7] {
     ]
 }
 
-/// Sends a request over a netlink socket of that protocol, and gives the length of the answer's beginning.
-#[inline(always)]
-pub fn ask(protocol: c_int, request: &[u8], answer: &mut [u8]) -> Result<usize, Errno> {
-    let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
-    // SAFETY: no memory is involved.
-    let fd = unsafe { call(number::SOCKET, [libc::AF_NETLINK as usize, kind, protocol as usize, 0, 0, 0]) }?;
-    let fd = Descriptor(fd);
-    // SAFETY: `request` is read, no further than it goes.
-    let sent = unsafe { call(number::SENDTO, [fd.0, request.as_ptr() as usize, request.len(), 0, 0, 0]) }?;
-    if sent != request.len() {
-        return Err(Errno::EMSGSIZE);
+/// A netlink socket.
+pub struct Netlink(Descriptor);
+
+impl Netlink {
+    /// Of that protocol.
+    ///
+    /// # Errors
+    /// What socket(2) says.
+    #[inline(always)]
+    pub fn open(protocol: c_int) -> Result<Self, Errno> {
+        let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
+        // SAFETY: no memory is involved.
+        let fd = unsafe { call(number::SOCKET, [libc::AF_NETLINK as usize, kind, protocol as usize, 0, 0, 0]) }?;
+        Ok(Self(Descriptor(fd)))
     }
-    // The answer is there by now, or was lost: nothing is waited for.
-    let flags = libc::MSG_DONTWAIT as usize;
-    // SAFETY: no more than `answer` holds is written to it.
-    unsafe { call(number::RECVFROM, [fd.0, answer.as_mut_ptr() as usize, answer.len(), flags, 0, 0]) }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// What sendto(2) says, EMSGSIZE if not all of it was taken.
+    #[inline(always)]
+    pub fn send(&self, request: &[u8]) -> Result<(), Errno> {
+        let args = [self.0.0, request.as_ptr() as usize, request.len(), 0, 0, 0];
+        // SAFETY: `request` is read, no further than it goes.
+        let sent = unsafe { call(number::SENDTO, args) }?;
+        if sent == request.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+    }
+
+    /// The next part of the answer.
+    ///
+    /// # Errors
+    /// What recvfrom(2) says, EMSGSIZE if it is longer than `space`.
+    #[inline(always)]
+    pub fn receive<'a>(&self, space: &'a mut [MaybeUninit<u8>]) -> Result<&'a [u8], Errno> {
+        // It is there by now, or was lost: nothing is waited for.
+        let flags = (libc::MSG_TRUNC | libc::MSG_DONTWAIT) as usize;
+        let args = [self.0.0, space.as_mut_ptr() as usize, space.len(), flags, 0, 0];
+        // SAFETY: no more than `space` holds is written to it.
+        let len = unsafe { call(number::RECVFROM, args) }?;
+        if len > space.len() {
+            return Err(Errno::EMSGSIZE);
+        }
+        // SAFETY: recvfrom(2) has filled in so many.
+        Ok(unsafe { std::slice::from_raw_parts(space.as_ptr().cast(), len) })
+    }
 }
 
 /// Whether CAP_SYS_ADMIN is in effect, with which namespaces can be made (capabilities(7)).
