@@ -70,7 +70,7 @@ fn a_table_is_made_read_and_taken_away() {
     batch.add_chain(RAW, "user");
     let jump = vec![Expr::Counter { packets: 3, bytes: 4 }, Expr::Verdict(Verdict::Jump("user".into()))];
     batch.add_rule(RAW, "PREROUTING", Position::Append, &jump, b"\x00\x02a\x00");
-    batch.add_rule(RAW, "PREROUTING", Position::Prepend, &vec![Expr::Verdict(Verdict::Drop)], b"");
+    batch.add_rule(RAW, "PREROUTING", Position::Prepend, vec![Expr::Verdict(Verdict::Drop)], b"");
     kernel.commit(batch.clone(), Some(generation)).unwrap();
     assert!(kernel.commit(batch, Some(generation)).unwrap_err().is_race());
 
@@ -89,9 +89,9 @@ fn a_table_is_made_read_and_taken_away() {
     let mut batch = Batch::new();
     batch.set_policy(RAW, "PREROUTING", Policy::Drop, Some((0, 0)));
     batch.rename_chain(RAW, chains[1].handle, "user", "other");
-    batch.add_rule(RAW, "PREROUTING", Position::BeforeHandle(rules[1].handle), &vec![Expr::Notrack], b"");
-    batch.add_rule(RAW, "PREROUTING", Position::AfterHandle(rules[1].handle), &vec![Expr::TraceSet], b"");
-    batch.replace_rule(RAW, "PREROUTING", rules[0].handle, &vec![Expr::Verdict(Verdict::Accept)], b"");
+    batch.add_rule(RAW, "PREROUTING", Position::BeforeHandle(rules[1].handle), vec![Expr::Notrack], b"");
+    batch.add_rule(RAW, "PREROUTING", Position::AfterHandle(rules[1].handle), vec![Expr::TraceSet], b"");
+    batch.replace_rule(RAW, "PREROUTING", rules[0].handle, vec![Expr::Verdict(Verdict::Accept)], b"");
     kernel.commit(batch, None).unwrap();
     let listing = nft(&["list", "ruleset"], "").unwrap();
     let lines: Vec<&str> = listing.lines().map(str::trim).collect();

@@ -62,9 +62,9 @@ fn a_failure_anywhere_is_told_and_leaves_nothing() {
     with_table(&mut kernel);
     for (before, behind) in [(0, 0), (0, 5), (5, 0), (50, 50), (0, 2000)] {
         let mut batch = Batch::new();
-        (0..before).for_each(|_| batch.add_rule(RAW, "one", Position::Append, &accept(), b""));
-        batch.add_rule(RAW, "two", Position::Prepend, &jump("nowhere"), b"");
-        (0..behind).for_each(|_| batch.add_rule(RAW, "one", Position::Append, &accept(), b""));
+        (0..before).for_each(|_| batch.add_rule(RAW, "one", Position::Append, accept(), b""));
+        batch.add_rule(RAW, "two", Position::Prepend, jump("nowhere"), b"");
+        (0..behind).for_each(|_| batch.add_rule(RAW, "one", Position::Append, accept(), b""));
         let error = kernel.commit(batch, None).unwrap_err();
         assert_eq!(error.errno, Errno::ENOENT, "{before} before, {behind} behind");
         assert_eq!((error.operation, error.chain.as_deref()), (Operation::RuleInsert, Some("two")));
@@ -80,13 +80,13 @@ fn so_many_failures_that_answers_are_lost_are_a_failure() {
     let mut kernel = Connection::open().unwrap();
     with_table(&mut kernel);
     let mut batch = Batch::new();
-    (0..5000).for_each(|_| batch.add_rule(RAW, "one", Position::Append, &jump("nowhere"), b""));
+    (0..5000).for_each(|_| batch.add_rule(RAW, "one", Position::Append, jump("nowhere"), b""));
     let error = kernel.commit(batch, None).unwrap_err();
     assert_eq!((error.errno, error.operation), (Errno::ENOENT, Operation::RuleAppend));
     // The next answers are not taken for those.
     assert_eq!(rule_count(&mut kernel), 0);
     let mut batch = Batch::new();
-    batch.add_rule(RAW, "one", Position::Append, &accept(), b"");
+    batch.add_rule(RAW, "one", Position::Append, accept(), b"");
     kernel.commit(batch, None).unwrap();
     assert_eq!(rule_count(&mut kernel), 1);
 }
@@ -99,9 +99,9 @@ fn a_loop_is_refused() {
     let mut kernel = Connection::open().unwrap();
     with_table(&mut kernel);
     let mut batch = Batch::new();
-    batch.add_rule(RAW, "PREROUTING", Position::Append, &jump("one"), b"");
-    batch.add_rule(RAW, "one", Position::Append, &jump("two"), b"");
-    batch.add_rule(RAW, "two", Position::Append, &jump("one"), b"");
+    batch.add_rule(RAW, "PREROUTING", Position::Append, jump("one"), b"");
+    batch.add_rule(RAW, "one", Position::Append, jump("two"), b"");
+    batch.add_rule(RAW, "two", Position::Append, jump("one"), b"");
     let error = kernel.commit(batch, None).unwrap_err();
     assert!(matches!(error.errno, Errno::ELOOP | Errno::EMLINK), "{error}");
     assert_eq!(rule_count(&mut kernel), 0);
@@ -115,7 +115,7 @@ fn errors_that_iptables_has_words_for() {
     let mut kernel = Connection::open().unwrap();
     with_table(&mut kernel);
     let mut batch = Batch::new();
-    batch.add_rule(RAW, "PREROUTING", Position::Append, &jump("one"), b"");
+    batch.add_rule(RAW, "PREROUTING", Position::Append, jump("one"), b"");
     kernel.commit(batch, None).unwrap();
     let mut fails = |fill: &dyn Fn(&mut Batch)| {
         let mut batch = Batch::new();
@@ -126,7 +126,7 @@ fn errors_that_iptables_has_words_for() {
     assert_eq!(fails(&|batch| batch.delete_chain(RAW, "one")).errno, Errno::EBUSY);
     assert_eq!(fails(&|batch| batch.delete_chain(RAW, "three")).errno, Errno::ENOENT);
     assert_eq!(fails(&|batch| batch.delete_rule(RAW, "one", 999)).errno, Errno::ENOENT);
-    assert_eq!(fails(&|batch| batch.add_rule(RAW, "one", Position::Append, &accept(), &[0; 257])).errno, Errno::ERANGE);
+    assert_eq!(fails(&|batch| batch.add_rule(RAW, "one", Position::Append, accept(), &[0; 257])).errno, Errno::ERANGE);
 }
 
 #[test]
@@ -138,10 +138,10 @@ fn a_check_changes_nothing() {
     with_table(&mut kernel);
     let generation = kernel.generation().unwrap();
     let mut batch = Batch::new();
-    batch.add_rule(RAW, "one", Position::Append, &accept(), b"");
+    batch.add_rule(RAW, "one", Position::Append, accept(), b"");
     kernel.check(batch).unwrap();
     let mut batch = Batch::new();
-    batch.add_rule(RAW, "one", Position::Append, &jump("nowhere"), b"");
+    batch.add_rule(RAW, "one", Position::Append, jump("nowhere"), b"");
     assert_eq!(kernel.check(batch).unwrap_err().errno, Errno::ENOENT);
     assert_eq!(rule_count(&mut kernel), 0);
     assert_eq!(kernel.generation().unwrap(), generation);
@@ -155,7 +155,7 @@ fn thousands_of_rules_are_one_transaction() {
     let mut kernel = Connection::open().unwrap();
     with_table(&mut kernel);
     let mut batch = Batch::new();
-    (0..20_000).for_each(|_| batch.add_rule(RAW, "one", Position::Append, &accept(), &[7; 256]));
+    (0..20_000).for_each(|_| batch.add_rule(RAW, "one", Position::Append, accept(), &[7; 256]));
     kernel.commit(batch, None).unwrap();
     let rules = kernel.rules(Family::V4, RAW.name, None).unwrap();
     assert_eq!(rules.len(), 20_000);
@@ -181,7 +181,7 @@ fn writers_at_once_lose_nothing() {
                             kernel.rules(Family::V4, RAW.name, Some("one")).unwrap().last().map(|rule| rule.handle);
                         let position = last.map_or(Position::Append, Position::AfterHandle);
                         let mut batch = Batch::new();
-                        batch.add_rule(RAW, "one", position, &accept(), b"");
+                        batch.add_rule(RAW, "one", position, accept(), b"");
                         match kernel.commit(batch, Some(generation)) {
                             Ok(()) => break,
                             Err(error) => assert!(error.is_race(), "{error}"),

@@ -355,20 +355,20 @@ impl<'a> Writer<'a> {
         }
         let parts = self.translate(chain, held, table)?;
         if held.handles.len() == parts.len() {
-            for ((rule, data), handle) in parts.iter().zip(&held.handles) {
-                self.batch.replace_rule(self.at(), stands_in, *handle, rule, data);
+            for ((rule, data), handle) in parts.into_iter().zip(&held.handles) {
+                self.batch.replace_rule(self.at(), stands_in, *handle, rule, &data);
             }
             return Ok(());
         }
         if table.unread == Unread::Behind {
             // Each goes to the front, so the last one first.
-            for (rule, data) in parts.iter().rev() {
-                self.batch.add_rule(self.at(), stands_in, Position::Prepend, rule, data);
+            for (rule, data) in parts.into_iter().rev() {
+                self.batch.add_rule(self.at(), stands_in, Position::Prepend, rule, &data);
             }
             return Ok(());
         }
-        for (rule, data) in &parts {
-            self.batch.add_rule(self.at(), stands_in, before_or_last(next), rule, data);
+        for (rule, data) in parts {
+            self.batch.add_rule(self.at(), stands_in, before_or_last(next), rule, &data);
         }
         // A rule that is made of another number of parts than an older version of this program made it of.
         for handle in &held.handles {
@@ -397,9 +397,9 @@ impl<'a> Writer<'a> {
         let mut carried = Vec::with_capacity(alternatives.len());
         for (part, alternative) in (0..parts).zip(alternatives) {
             // The first part bears the text for all.
-            let (text, comment) = if part == 0 { (held.spec.clone(), comment) } else { (String::new(), None) };
+            let (text, comment) = if part == 0 { (held.spec.as_str(), comment) } else { ("", None) };
             let ordinal = held.seat.map(|seat| seat.ordinal);
-            let encoded = userdata::encode(&userdata::Entry { part, parts, text, ordinal }, comment);
+            let encoded = userdata::encode_text(part, parts, text, ordinal, comment);
             self.add_overflow(&encoded.overflow);
             carried.push((alternative, encoded.userdata));
         }

@@ -16,7 +16,7 @@ use crate::error::{Error, TableError, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
 use crate::iptables::parse::NAME_MAX;
-use crate::iptables::restore::{self, Bracket, Line};
+use crate::iptables::restore::{self, Bracket, Line, Words};
 use crate::iptables::{self, Command, Invocation, Rule};
 use crate::nft::text::{self, Told};
 use crate::nft::userdata::{self, Continuations, Decoded, Entry};
@@ -323,6 +323,8 @@ impl NftCarrier {
         let overflow = &Continuations::of(overflow);
         let (mut members, mut inhabited) = (HashMap::<u32, Vec<Held>>::new(), HashSet::new());
         let mut runs = Vec::new();
+        // Rules come chain by chain.
+        let mut last: Option<usize> = None;
         for info in rules {
             if let Some((run, address)) = run::of_chain(&info.chain) {
                 let Decoded::Ours(Entry { part: 0, parts: 1, text, ordinal: Some(ordinal) }) =
@@ -343,7 +345,9 @@ impl NftCarrier {
                 });
                 continue;
             }
-            let at = index.get(info.chain.as_str()).copied();
+            let same = last.filter(|at| names.get(*at).is_some_and(|name| *name == info.chain));
+            let at = same.or_else(|| index.get(info.chain.as_str()).copied());
+            last = at;
             let chain = at.and_then(|at| table.chains.get_mut(at));
             let chain = chain.ok_or_else(|| self.incompatible())?;
             match userdata::decode(&info.userdata, overflow) {
@@ -646,6 +650,9 @@ pub(super) fn line(
     number: usize,
     text: &str,
 ) -> Result<(), Error> {
+    if let Some((counters, words)) = restore::read_words(text) {
+        return command(session, warnings, section, family, table, counters, &words);
+    }
     match restore::read_line(text) {
         Line::Comment(_) if section.comments && session.dialect.variant == Variant::Legacy => {
             session.out.push_str(text);
@@ -671,9 +678,8 @@ pub(super) fn line(
             let declared = session.declare(&name, &policy, counters, section.noflush);
             declared.map_err(|error| undeclared(session.dialect, number, &name, &policy, error))
         }
-        Line::Command { counters, args } => command(session, warnings, section, family, table, counters, args),
         Line::Table(name) => Err(Error::BareParameter(format!("Bad argument `*{name}'"))),
-        Line::Malformed(_) => Err(Error::Parameter("malformed line".to_owned())),
+        Line::Command { .. } | Line::Malformed(_) => Err(Error::Parameter("malformed line".to_owned())),
     }
 }
 
@@ -685,18 +691,18 @@ fn command(
     family: Family,
     table: &str,
     counters: Option<Bracket>,
-    args: Vec<String>,
+    args: &Words,
 ) -> Result<(), Error> {
     let counted = counters.filter(|_| section.counters);
-    let mut words: Vec<&str> = Vec::with_capacity(args.len() + 3);
+    let mut words: Vec<&str> = Vec::with_capacity(args.count() + 3);
     if let Some(Bracket { packets, bytes }) = &counted {
         words.extend(["--set-counters", packets, bytes]);
     }
     if args.iter().any(|word| word.len() > restore::WORD_MAX) {
         return Err(Error::Parameter("Parameter too long!".to_owned()));
     }
-    let other = may_be_of_the_other_family(&args, family);
-    words.extend(args.iter().map(String::as_str));
+    let other = may_be_of_the_other_family(args, family);
+    words.extend(args.iter());
     if words.len() > restore::WORDS_MAX {
         return Err(Error::Parameter("Parser cannot handle more arguments".to_owned()));
     }
@@ -725,12 +731,12 @@ fn command(
 
 /// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4). The word may also
 /// be an option's value.
-fn may_be_of_the_other_family(args: &[String], family: Family) -> bool {
+fn may_be_of_the_other_family(args: &Words, family: Family) -> bool {
     let other = match family {
         Family::V4 => ["-6", "--ipv6"],
         Family::V6 => ["-4", "--ipv4"],
     };
-    args.iter().any(|word| other.contains(&word.as_str()))
+    args.iter().any(|word| other.contains(&word))
 }
 
 /// What `:CHAIN` may be called. iptables-legacy-restore looks at the length alone.

@@ -173,12 +173,18 @@ fn guarded<'a>(context: &Context, options: &Options, left: Vec<(&'a str, String)
 
 /// The name behind `*`.
 fn table_of(line: &[u8]) -> Option<String> {
+    if line.first() != Some(&b'*') {
+        return None;
+    }
     let name = String::from_utf8_lossy(seen(line).strip_prefix(b"*")?).into_owned();
     Some(name.split([' ', '\t', '\n']).find(|word| !word.is_empty()).unwrap_or_default().to_owned())
 }
 
 /// Whether the line ends a table. To iptables-legacy-restore it is no such line without its newline.
 fn commits(line: &[u8], variant: Variant) -> bool {
+    if line.first() != Some(&b'C') {
+        return false;
+    }
     match seen(line).strip_prefix(b"COMMIT") {
         Some(b"\n") => true,
         Some(b"") => variant == Variant::Nft,

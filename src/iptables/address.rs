@@ -165,10 +165,8 @@ fn parse_mask(text: &str, family: Family) -> Result<IpAddr, Error> {
     Ok(prefix_mask(family, length as u32))
 }
 
+/// What a name means.
 fn resolve(text: &str, family: Family) -> Result<Vec<IpAddr>, Error> {
-    if let Some(address) = parse_start(text, family) {
-        return Ok(vec![address]);
-    }
     if text.is_empty() {
         return Err(not_found(text));
     }
@@ -189,6 +187,9 @@ fn parse_one(text: &str, family: Family) -> Result<Vec<Network>, Error> {
     let whole = Network::new(any(family), mask);
     if whole.is_all() {
         return Ok(vec![whole]);
+    }
+    if let Some(address) = parse_start(host, family) {
+        return Ok(vec![Network::new(address, mask)]);
     }
     let mut networks: Vec<Network> = Vec::new();
     for address in resolve(host, family)? {
@@ -216,9 +217,11 @@ pub fn any(family: Family) -> IpAddr {
 
 /// Reads a comma-separated list of addresses and networks, host names among them.
 pub fn parse_list(text: &str, family: Family) -> Result<Vec<Network>, Error> {
-    let mut networks = Vec::new();
-    for word in text.split(',') {
-        networks.extend(parse_one(word.trim_start_matches([' ', '\t']), family)?);
+    let read = |word: &str| parse_one(word.trim_start_matches([' ', '\t']), family);
+    let Some((first, others)) = text.split_once(',') else { return read(text) };
+    let mut networks = read(first)?;
+    for word in others.split(',') {
+        networks.extend(read(word)?);
     }
     Ok(networks)
 }

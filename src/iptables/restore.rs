@@ -21,7 +21,10 @@ pub fn pieces(text: &[u8]) -> Vec<&[u8]> {
 
 /// What iptables-restore sees of a piece: a NUL ends it.
 pub fn seen(piece: &[u8]) -> &[u8] {
-    piece.split(|byte| *byte == 0).next().unwrap_or_default()
+    match piece.contains(&0) {
+        true => piece.split(|byte| *byte == 0).next().unwrap_or_default(),
+        false => piece,
+    }
 }
 
 /// One line of a restore file.
@@ -97,8 +100,19 @@ pub fn read_line(text: &str) -> Line {
         },
         Some(b':') => chain(text.get(1..).unwrap_or_default()),
         _ if text == "COMMIT" => Line::Commit,
-        _ => command(text),
+        _ => match command(text) {
+            Some((counters, words)) => Line::Command { counters, args: words.iter().map(str::to_owned).collect() },
+            None => Line::Malformed(Malformation::Counters),
+        },
     }
+}
+
+/// The words of a line that [`read_line`] takes for a command, without a string for each, and what stands in brackets before
+/// them. `None`: it is another line.
+pub fn read_words(text: &str) -> Option<(Option<Bracket>, Words)> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let other = matches!(text.as_bytes().first(), None | Some(b'#' | b'*' | b':')) || text == "COMMIT";
+    if other { None } else { command(text) }
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -122,17 +136,14 @@ pub fn counters(text: &str) -> Option<(u64, u64)> {
     Some((number::leading(packets)?, number::leading(bytes)?))
 }
 
-fn command(text: &str) -> Line {
+fn command(text: &str) -> Option<(Option<Bracket>, Words)> {
     let (counted, rest) = match text.starts_with('[') {
         false => (None, text),
-        true => match bracket(text) {
-            Some((bracket, rest)) => (Some(bracket), rest),
-            None => return Line::Malformed(Malformation::Counters),
-        },
+        true => bracket(text).map(|(bracket, rest)| (Some(bracket), rest))?,
     };
     // A quote that stays open takes in the newline too.
-    let args = split(rest).or_else(|| split(&format!("{rest}\n\""))).unwrap_or_default();
-    Line::Command { counters: counted, args }
+    let words = Words::of(rest).or_else(|| Words::of(&format!("{rest}\n\""))).unwrap_or_default();
+    Some((counted, words))
 }
 
 /// `[packets:bytes]` before a rule, and the rule. Colons before the packets and brackets before the bytes are passed over, as
@@ -155,6 +166,13 @@ impl Words {
     /// Takes a rule's words apart; a closing quote ends its word. `None`: a quote is left open.
     pub fn of(text: &str) -> Option<Self> {
         let mut words = Self { text: String::with_capacity(text.len()), ends: Vec::with_capacity(16) };
+        if !text.contains('"') {
+            for word in text.split([' ', '\t', '\n']).filter(|word| !word.is_empty()) {
+                words.text.push_str(word);
+                words.ends.push(words.text.len());
+            }
+            return Some(words);
+        }
         let (mut quoted, mut open) = (false, false);
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
@@ -183,6 +201,11 @@ impl Words {
             words.ends.push(words.text.len());
         }
         (!quoted).then_some(words)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
     }
 
     /// In order.

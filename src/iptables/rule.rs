@@ -100,7 +100,7 @@ impl Rule {
     /// The rule in a form of its own that depends on no version and no file of the machine. The name of the chain it
     /// jumps to is left out, and so are the counters: `jump` or `goto` stands first instead.
     pub fn spec(&self) -> String {
-        let mut out = String::new();
+        let mut out = String::with_capacity(48);
         match self.target {
             Target::Jump(_) => out.push_str("jump"),
             Target::Goto(_) => out.push_str("goto"),

@@ -68,12 +68,13 @@ fn not_a_fragment_v6() -> Expr {
 /// xt's matches see no transport header in later fragments. nf_tables' short way of loading one or two bytes of it does
 /// not ask, and reads in their place what the fragment bears (IPv4) or the IPv6 header.
 fn guard_from_fragments(family: Family, alternative: &mut Alternative) {
+    let of_transport = |expr: &Expr| matches!(expr, Expr::Match(found) if is_of_transport(found.key));
+    let Some(first) = alternative.iter().position(of_transport) else { return };
     let guard = match family {
         Family::V4 => not_a_fragment(),
         Family::V6 => not_a_fragment_v6(),
     };
-    let first = alternative.iter().position(|expr| matches!(expr, Expr::Match(found) if is_of_transport(found.key)));
-    if let Some(first) = first.filter(|first| !alternative.iter().take(*first).any(|expr| *expr == guard)) {
+    if !alternative.iter().take(first).any(|expr| *expr == guard) {
         alternative.insert(first, guard);
     }
 }
@@ -155,6 +156,14 @@ impl Rule {
         refuse_to_label_early(&alternatives, actions.len())?;
         if matches!(self.target, Target::Jump(_)) {
             refuse_to_call_twice(&alternatives, context.table)?;
+        }
+        // As nearly always: nothing has to be copied.
+        if let ([_], [_]) = (alternatives.as_slice(), actions.as_slice()) {
+            let (packets, bytes) = self.counters;
+            let mut part = alternatives.pop().unwrap_or_default();
+            part.push(Expr::Counter { packets, bytes });
+            part.extend(actions.into_iter().flatten());
+            return Ok(vec![part]);
         }
         let mut parts = Vec::with_capacity(alternatives.len() * actions.len());
         for (index, alternative) in alternatives.iter().enumerate() {

@@ -2,14 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use super::expr::Alternative;
-use super::lower;
+use super::expr::{Alternative, Expr};
+use super::lower::{self, Lowered, Malformed};
 use super::uapi::{chain, counter, elem, hook, msg, nfnl, nl, rule, set, table, verdict};
 use super::userdata;
 use super::wire::Writer;
 use crate::family::Family;
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// So many elements of a verdict map always fit into an attribute's 64 KiB.
 const ELEMENTS_MAX: usize = 200;
@@ -231,8 +233,8 @@ impl fmt::Display for Operation {
 pub struct Change {
     /// The table's family.
     pub family: Family,
-    /// The table.
-    pub table: String,
+    /// The table, whose name all changes in it share.
+    pub table: Rc<str>,
     /// What is done in it.
     pub action: Action,
 }
@@ -313,6 +315,8 @@ pub struct Batch {
     last: usize,
     next_set: u32,
     malformed: Option<usize>,
+    /// Room for a rule's expressions, used again and again.
+    room: Writer,
 }
 
 impl Batch {
@@ -429,24 +433,42 @@ impl Batch {
     }
 
     /// Adds a rule. `userdata` holds 256 bytes at most; empty: none.
-    pub fn add_rule(&mut self, at: Table<'_>, chain: &str, position: Position, rule: &Alternative, userdata: &[u8]) {
-        let (chain, comment) = (chain.to_owned(), userdata::comment(userdata));
-        self.push(at, Action::AddRule { chain: chain.clone(), position, rule: rule.clone(), comment });
+    pub fn add_rule<'r>(
+        &mut self,
+        at: Table<'_>,
+        chain: &str,
+        position: Position,
+        rule: impl Into<Cow<'r, [Expr]>>,
+        userdata: &[u8],
+    ) {
+        let rule = rule.into();
+        let lowered = self.lowered(&rule);
+        let (name, comment) = (chain.to_owned(), userdata::comment(userdata));
+        self.push(at, Action::AddRule { chain: name, position, rule: rule.into_owned(), comment });
         let flags = match position {
             Position::Append | Position::AfterHandle(_) => nl::F_CREATE | nl::F_APPEND,
             Position::Prepend | Position::BeforeHandle(_) => nl::F_CREATE,
         };
-        self.rule_messages(at, &chain, flags, rule, userdata, |out| match position {
+        self.rule_messages(at, chain, flags, lowered, userdata, |out| match position {
             Position::BeforeHandle(handle) | Position::AfterHandle(handle) => out.put_u64(rule::POSITION, handle),
             Position::Append | Position::Prepend => {}
         });
     }
 
     /// Puts a rule in the place of the one with that handle.
-    pub fn replace_rule(&mut self, at: Table<'_>, chain: &str, handle: u64, rule: &Alternative, userdata: &[u8]) {
-        let (chain, comment) = (chain.to_owned(), userdata::comment(userdata));
-        self.push(at, Action::ReplaceRule { chain: chain.clone(), handle, rule: rule.clone(), comment });
-        self.rule_messages(at, &chain, nl::F_REPLACE, rule, userdata, |out| out.put_u64(rule::HANDLE, handle));
+    pub fn replace_rule<'r>(
+        &mut self,
+        at: Table<'_>,
+        chain: &str,
+        handle: u64,
+        rule: impl Into<Cow<'r, [Expr]>>,
+        userdata: &[u8],
+    ) {
+        let rule = rule.into();
+        let lowered = self.lowered(&rule);
+        let (name, comment) = (chain.to_owned(), userdata::comment(userdata));
+        self.push(at, Action::ReplaceRule { chain: name, handle, rule: rule.into_owned(), comment });
+        self.rule_messages(at, chain, nl::F_REPLACE, lowered, userdata, |out| out.put_u64(rule::HANDLE, handle));
     }
 
     /// Takes the rule with that handle away.
@@ -505,16 +527,20 @@ impl Batch {
         });
     }
 
+    fn lowered(&mut self, rule: &[Expr]) -> Result<Lowered, Malformed> {
+        lower::rule(std::mem::take(&mut self.room), rule, &mut self.next_set)
+    }
+
     fn rule_messages(
         &mut self,
         at: Table<'_>,
         chain: &str,
         flags: u16,
-        rule: &Alternative,
+        lowered: Result<Lowered, Malformed>,
         userdata: &[u8],
         place: impl FnOnce(&mut Writer),
     ) {
-        let Ok(lowered) = lower::rule(rule, &mut self.next_set) else {
+        let Ok(lowered) = lowered else {
             self.malformed.get_or_insert(self.changes.len() - 1);
             return;
         };
@@ -531,10 +557,13 @@ impl Batch {
                 out.put(rule::USERDATA, userdata);
             }
         });
+        self.room = lowered.expressions.emptied();
     }
 
     fn push(&mut self, at: Table<'_>, action: Action) {
-        self.changes.push(Change { family: at.family, table: at.name.to_owned(), action });
+        let known = self.changes.last().map(|change| &change.table).filter(|table| ***table == *at.name);
+        let table = known.map_or_else(|| Rc::from(at.name), Rc::clone);
+        self.changes.push(Change { family: at.family, table, action });
     }
 
     /// A message of the last change.

@@ -168,9 +168,10 @@ mod tests {
     use super::*;
     use crate::nft::expr::Expr;
     use crate::nft::lower;
+    use crate::nft::wire::Writer;
 
     fn attributes(divert: Divert) -> Vec<u8> {
-        let lowered = lower::rule(&vec![Expr::Divert(divert)], &mut 0).expect("it is whole");
+        let lowered = lower::rule(Writer::new(), &[Expr::Divert(divert)], &mut 0).expect("it is whole");
         lowered.expressions.into_bytes()
     }
 

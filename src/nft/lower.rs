@@ -6,7 +6,7 @@
 use super::batch::Table;
 use super::canonical::canonical;
 use super::divert;
-use super::expr::{Alternative, Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
+use super::expr::{Direction, Element, Expr, Key, Limit, Log, Match, Op, Value, Verdict};
 use super::exthdr::{self as extension, ExtHdr};
 use super::key::{self, Facts, Kind, Order};
 use super::nat;
@@ -47,15 +47,12 @@ pub struct Malformed(pub &'static str);
 
 type Result<T> = std::result::Result<T, Malformed>;
 
-/// Bytes that most rules fit into.
-const USUAL: usize = 384;
-
-/// Lowers a rule. Sets are numbered from `next_set` on, which is advanced.
+/// Lowers a rule, into a buffer that holds nothing. Sets are numbered from `next_set` on, which is advanced.
 ///
 /// # Errors
 /// Where a value, mask or field does not have the length of its key.
-pub fn rule(alternative: &Alternative, next_set: &mut u32) -> Result<Lowered> {
-    let mut lowering = Lowering { out: Writer::with_capacity(USUAL), sets: Vec::new(), next_set };
+pub fn rule(out: Writer, alternative: &[Expr], next_set: &mut u32) -> Result<Lowered> {
+    let mut lowering = Lowering { out, sets: Vec::new(), next_set };
     for expr in alternative {
         lowering.expr(expr)?;
     }

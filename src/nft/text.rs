@@ -62,13 +62,15 @@ impl From<Vec<String>> for Told {
 /// As [`commands`].
 pub fn told(batch: &Batch, room: usize) -> Result<Told, Unprintable> {
     let (mut told, mut taken) = (Told::default(), 0);
+    // Names that were made sure of: nearly always those of the change before.
+    let mut known = ("", "");
     for change in batch.changes() {
         if taken < room {
             let line = command(change)?;
             taken += line.len();
             told.lines.push(line);
         } else {
-            check(change)?;
+            check(change, &mut known)?;
             told.more += 1;
         }
     }
@@ -76,11 +78,15 @@ pub fn told(batch: &Batch, room: usize) -> Result<Told, Unprintable> {
 }
 
 /// Whether there is a command for it: does what can fail of [`command`], and no more.
-fn check(change: &Change) -> Result<(), Unprintable> {
-    checked_chain(&change.table)?;
+fn check<'a>(change: &'a Change, known: &mut (&'a str, &'a str)) -> Result<(), Unprintable> {
+    if known.0 != &*change.table {
+        known.0 = checked_chain(&change.table)?;
+    }
     match &change.action {
         Action::AddRule { chain, rule, .. } | Action::ReplaceRule { chain, rule, .. } => {
-            checked_chain(chain)?;
+            if known.1 != chain {
+                known.1 = checked_chain(chain)?;
+            }
             check_rule(rule)
         }
         Action::RenameChain { to, .. } => checked_chain(to).map(drop),

@@ -92,31 +92,39 @@ pub enum Decoded {
 ///
 /// A text longer than 65 535 pieces (15 MB) could not be numbered; the kernel refuses such a batch long before.
 pub fn encode(entry: &Entry, comment: Option<&str>) -> Encoded {
-    let text = entry.text.as_bytes();
-    let mut value = vec![FORMAT, entry.part, entry.parts];
+    encode_text(entry.part, entry.parts, &entry.text, entry.ordinal, comment)
+}
+
+/// The same, of an [`Entry`] that nobody has put together.
+pub fn encode_text(part: u8, parts: u8, text: &str, ordinal: Option<u64>, comment: Option<&str>) -> Encoded {
+    let text = text.as_bytes();
+    let (form, len) = match ordinal {
+        Some(_) => (SEATED, 8 + text.len()),
+        None if text.len() <= INLINE_LIMIT => (INLINE, text.len()),
+        None => (OVERFLOWING, 8 + 4),
+    };
+    let len = ENTRY_HEADER + len;
     let mut overflow = Vec::new();
-    if let Some(ordinal) = entry.ordinal {
-        value.push(SEATED);
-        value.extend_from_slice(&ordinal.to_be_bytes());
-        value.extend_from_slice(text);
-    } else if text.len() <= INLINE_LIMIT {
-        value.push(INLINE);
-        value.extend_from_slice(text);
-    } else {
-        let key = random_key();
-        value.push(OVERFLOWING);
-        value.extend_from_slice(&key);
-        value.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-        for (number, piece) in text.chunks(PIECE_LIMIT).enumerate() {
-            let mut value = vec![FORMAT];
-            value.extend_from_slice(&key);
-            value.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
-            value.extend_from_slice(piece);
-            overflow.push(tlv(PIECE, &value));
-        }
+    let mut userdata = comment.and_then(|comment| readable(comment, len)).unwrap_or_default();
+    userdata.reserve_exact(TLV_HEADER + len);
+    userdata.extend([ENTRY, u8::try_from(len).unwrap_or(u8::MAX), FORMAT, part, parts, form]);
+    if let Some(ordinal) = ordinal {
+        userdata.extend_from_slice(&ordinal.to_be_bytes());
     }
-    let mut userdata = comment.and_then(|comment| readable(comment, value.len())).unwrap_or_default();
-    userdata.extend(tlv(ENTRY, &value));
+    if form != OVERFLOWING {
+        userdata.extend_from_slice(text);
+        return Encoded { userdata, overflow };
+    }
+    let key = random_key();
+    userdata.extend_from_slice(&key);
+    userdata.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for (number, piece) in text.chunks(PIECE_LIMIT).enumerate() {
+        let mut value = vec![FORMAT];
+        value.extend_from_slice(&key);
+        value.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
+        value.extend_from_slice(piece);
+        overflow.push(tlv(PIECE, &value));
+    }
     Encoded { userdata, overflow }
 }
 

@@ -29,11 +29,6 @@ impl Writer {
         Self::default()
     }
 
-    /// An empty buffer for so many bytes, which may become more.
-    pub fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), too_long: false }
-    }
-
     /// What was written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -71,6 +66,12 @@ impl Writer {
             0
         });
         self.bytes[start.0..start.0 + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    /// The same buffer with nothing in it.
+    pub fn emptied(mut self) -> Self {
+        self.bytes.clear();
+        Self { bytes: self.bytes, too_long: false }
     }
 
     /// What was written, for good.
@@ -147,8 +148,8 @@ impl Writer {
 
     fn attribute(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&0u16.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        let [one, two] = kind.to_ne_bytes();
+        self.bytes.extend_from_slice(&[0, 0, one, two]);
         start
     }
 
