@@ -1,7 +1,8 @@
 //! Inputs that nobody in their right mind would give: the same ones each time, made from those that somebody did give.
 //!
 //! XTSHIM_FUZZ_INPUTS is their number for each target, XTSHIM_FUZZ_SEED another seed. What a run finds becomes a test
-//! of its own in `tests/fuzz/found.rs`, by the name of what was wrong.
+//! of its own in `tests/fuzz/found.rs`, by the name of what was wrong. XTSHIM_FUZZ_CORPUS is a folder for what the inputs are
+//! made of, for `tests/libfuzzer`, which has the same targets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

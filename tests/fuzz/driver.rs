@@ -102,6 +102,13 @@ pub fn run(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8]) + Sync) {
 pub fn run_few(name: &str, inputs: u64, seeds: &[Vec<u8>], target: impl Fn(&[u8]) + Sync) {
     let setting = |variable: &str, otherwise| std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap());
     let (inputs, seed) = (setting("XTSHIM_FUZZ_INPUTS", inputs), setting("XTSHIM_FUZZ_SEED", 20_261_121));
+    if let Some(corpus) = std::env::var_os("XTSHIM_FUZZ_CORPUS") {
+        let folder = std::path::Path::new(&corpus).join(name.replace(' ', "_"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (number, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(number.to_string()), seed).unwrap();
+        }
+    }
     hush();
     // Without a network no name is looked up in one. Where that cannot be had a server may be asked, and be slow.
     let play = || play(seeds, inputs, seed, &target);
