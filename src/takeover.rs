@@ -414,7 +414,7 @@ impl Proof {
 fn fails(obstacle: Obstacle) -> Obstacle {
     match obstacle {
         Obstacle::Stays(why) => Obstacle::Fails(Error::Resource(why)),
-        other => other,
+        Obstacle::Fails(error) => Obstacle::Fails(error),
     }
 }
 

@@ -42,7 +42,7 @@ fn rules_round_trip() {
 fn configurations() {
     let folder = folder();
     driver::run_few("configurations", 5000, &seeds::configurations(), |input| {
-        targets::configuration(folder.path(), input)
+        targets::configuration(folder.path(), input);
     });
 }
 

@@ -374,8 +374,7 @@ mod tests {
     #[test]
     fn dockers_filter_of_direct_access_in_words() {
         let lines = explained("--wait -t raw -A PREROUTING -d 10.3.0.9 ! -i br-0123456789ab -j DROP");
-        let the =
-            |title: &str| lines.iter().find(|(known, _)| *known == title).map(|(_, line)| line.as_str()).unwrap_or("");
+        let the = |title: &str| lines.iter().find(|(known, _)| *known == title).map_or("", |(_, line)| line.as_str());
         assert_eq!(the("command"), "puts a rule at the end of PREROUTING in the IPv4 table raw");
         assert!(the("where").starts_with("PREROUTING is asked for each packet that comes in from a network"));
         assert!(the("where").contains("(hook prerouting, priority -300); raw is the first of the tables"));
@@ -389,8 +388,7 @@ mod tests {
         let lines = explained(
             "-t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -m length ! --length 5 -j DNAT --to-destination 172.17.0.2:80",
         );
-        let the =
-            |title: &str| lines.iter().find(|(known, _)| *known == title).map(|(_, line)| line.as_str()).unwrap_or("");
+        let the = |title: &str| lines.iter().find(|(known, _)| *known == title).map_or("", |(_, line)| line.as_str());
         assert_eq!(the("matches"), "packets: comes in by anything but docker0; tcp; to port 80; not length --length 5");
         assert_eq!(the("then"), "they are given another destination: 172.17.0.2:80");
         assert!(the("where").starts_with("DOCKER is a chain of somebody's own"));

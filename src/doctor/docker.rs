@@ -179,7 +179,7 @@ fn direct_access(facts: &Facts<'_>, diagnosis: &mut Diagnosis, off: bool) {
             match drops(facts, family).find(|(_, rule)| filters(rule)) {
                 Some((held, _)) if held.source == Source::Carried => by.push("rules that xtshim carries".to_owned()),
                 Some((held, _)) if held.table != "raw" => {
-                    by.push(format!("rules that {} holds for xtshim", held.table))
+                    by.push(format!("rules that {} holds for xtshim", held.table));
                 }
                 Some(_) => by.push("the backend's raw table".to_owned()),
                 None => {

@@ -243,10 +243,7 @@ impl Host {
             return Some(Carried { saved, unreadable: Vec::new() });
         }
         let mut carried = Carried::default();
-        let mut connection = match Connection::open() {
-            Ok(connection) => connection,
-            Err(_) => return Some(carried),
-        };
+        let Ok(mut connection) = Connection::open() else { return Some(carried) };
         let tables = match connection.tables(family) {
             Ok(tables) => tables,
             // A kernel without nf_tables carries nothing; without the right nobody can tell.

@@ -182,7 +182,7 @@ fn compare(case: &Case, dialect: &Dialect, real: &BTreeMap<String, String>, tall
             Err(error) => differ("spec", &spec, &format!("{error:?}")),
             Ok(again) if again.spec() != spec => differ("spec again", &spec, &again.spec()),
             Ok(again) if again.save(dialect) != rule.save(dialect) => {
-                differ("spec save", &rule.save(dialect), &again.save(dialect))
+                differ("spec save", &rule.save(dialect), &again.save(dialect));
             }
             Ok(again) => {
                 let again = Rule { counters: rule.counters, ..again };

@@ -457,7 +457,7 @@ impl<'a> Parser<'a> {
     /// The value; but of an attached one, 1.8.8 and 1.8.9 read the whole word.
     fn attached_word(&self, value: Option<Value<'a>>) -> &'a str {
         let Some(value) = value else { return "" };
-        let whole = matches!(self.dialect.version, (1, 8, 8) | (1, 8, 9));
+        let whole = matches!(self.dialect.version, (1, 8, 8 | 9));
         value.attached_to.filter(|_| whole).unwrap_or(value.text)
     }
 

@@ -12,7 +12,7 @@ const DIALECT: Dialect = Dialect { family: Family::V4, variant: Variant::Legacy,
 fn seed() -> RngSeed {
     match ProptestConfig::default().rng_seed {
         RngSeed::Random => RngSeed::Fixed(20_261_120),
-        fixed => fixed,
+        RngSeed::Fixed(fixed) => RngSeed::Fixed(fixed),
     }
 }
 

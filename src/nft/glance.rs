@@ -139,7 +139,7 @@ mod tests {
     fn add(name: &str) -> bool {
         let mut batch = Batch::new();
         batch.add_table(Table { family: Family::V6, name });
-        Connection::open().map(|mut connection| connection.commit(batch, None).is_ok()).unwrap_or(false)
+        Connection::open().is_ok_and(|mut connection| connection.commit(batch, None).is_ok())
     }
 
     /// `None` without CAP_SYS_ADMIN: there is no room to be had then, and nothing to be shown.

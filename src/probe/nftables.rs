@@ -348,7 +348,7 @@ mod tests {
         // Without CAP_SYS_ADMIN there is no room to be had, and nothing to be shown.
         let Ok((checked, left, committed)) = tried else { return };
         assert_eq!(checked, committed);
-        assert_eq!(left.map(|tables| tables.len()).unwrap_or(0), 0);
+        assert_eq!(left.map_or(0, |tables| tables.len()), 0);
         for (what, ability) in &committed {
             // A kernel may well lack this one: xtables needs another option for it.
             assert!(ability.is_able() || what.1 == "nft-queue", "{what:?}: {ability:?}");

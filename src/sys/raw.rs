@@ -7,6 +7,8 @@
 //!
 //! On a processor that this knows nothing of every call fails with ENOSYS, and a front goes the long way.
 
+#![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "arguments of system calls are words")]
+
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::{CStr, c_char};

@@ -30,7 +30,7 @@ impl Start {
     /// (getauxval(3)); all of it, and every string, stays as it is for as long as the process lives, and nobody else uses
     /// `argv`.
     pub const unsafe fn new(argc: c_int, argv: *mut *const c_char, environment: *const *const c_char) -> Self {
-        Self { argv, environment, len: if argc < 0 { 0 } else { argc as usize } }
+        Self { argv, environment, len: if argc < 0 { 0 } else { argc.cast_unsigned() as usize } }
     }
 
     /// The name of the call. There need not be any (execve(2), NOTES).

@@ -322,7 +322,7 @@ fn each_protocol(family: Family, except: Option<u8>, tests: &[Expr], zero_fits: 
         match number {
             ip::GRE => alternatives.extend(gre(family, tests)),
             number => {
-                alternatives.push(std::iter::once(of_protocol(number, false)).chain(tests.iter().cloned()).collect())
+                alternatives.push(std::iter::once(of_protocol(number, false)).chain(tests.iter().cloned()).collect());
             }
         }
     }

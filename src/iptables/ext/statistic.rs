@@ -50,6 +50,7 @@ pub fn new() -> Box<dyn Extension> {
     Box::new(Statistic::default())
 }
 
+#[allow(clippy::cast_sign_loss, reason = "it is between 0 and 1")]
 fn parse_probability(text: &str) -> Result<u32, Error> {
     let bad = "statistic: bad value for option \"--probability\", or out of range (0-1).\n";
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
