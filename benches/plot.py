@@ -5,9 +5,11 @@ import math
 
 COLOURS = {"iptables-legacy": "#d55e00", "iptables-nft": "#0072b2", "nft": "#999999", "kernel": "#000000", "carried (legacy)": "#009e73", "carried (nft)": "#cc79a7"}
 DASHES = {"kernel": "2 3", "nft": "6 3"}
+# The two that are nearly always one line: the other shows on both sides of it.
+BROAD = {"carried (legacy)": 5}
 ACROSS = 3
 WIDTH, HEIGHT = 330, 240  # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 28, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 26, 28, 40
 
 
 def decades(values):
@@ -36,10 +38,10 @@ def panel(title, lines, across, down, axes):
         y = at(10.0**exponent, y_low, y_high, bottom, top)
         out += [f'<line x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>', text(left - 5, y + 4, power(exponent), "end", 10)]
     out += [text((left + right) / 2, bottom + 30, "rules in the chain"), text(across + 12, (top + bottom) / 2, "milliseconds", more=f' transform="rotate(-90 {across + 12} {(top + bottom) / 2:.1f})"')]
-    for side, points in lines.items():
+    for side, points in sorted(lines.items(), key=lambda line: -BROAD.get(line[0], 0)):
         places = [(at(x, x_low, x_high, left, right), at(y, y_low, y_high, bottom, top)) for x, y in points]
         colour, dash = COLOURS.get(side, "#666"), f' stroke-dasharray="{DASHES[side]}"' if side in DASHES else ""
-        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8"{dash} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
+        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="{BROAD.get(side, 1.8)}"{dash} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{colour}"/>' for x, y in places]
     return out
 
@@ -49,7 +51,7 @@ def legend(sides, across, down):
     for number, side in enumerate(sides):
         y = down + 40 + 20 * number
         dash = f' stroke-dasharray="{DASHES[side]}"' if side in DASHES else ""
-        out += [f'<line x1="{across + LEFT}" y1="{y}" x2="{across + LEFT + 34}" y2="{y}" stroke="{COLOURS.get(side, "#666")}" stroke-width="2"{dash}/>', text(across + LEFT + 42, y + 4, side, "start", 12)]
+        out += [f'<line x1="{across + LEFT}" y1="{y}" x2="{across + LEFT + 34}" y2="{y}" stroke="{COLOURS.get(side, "#666")}" stroke-width="{BROAD.get(side, 2)}"{dash}/>', text(across + LEFT + 42, y + 4, side, "start", 12)]
     return out
 
 
