@@ -183,7 +183,7 @@ impl<'a> Writer<'a> {
                 }
             }
             for run in &chain.runs {
-                self.thin_out(*run, before, (name, flushed), chain, &rules);
+                self.thin_out(*run, before, (name, flushed), chain, &rules, &kept);
             }
             // A rule that is replaced by itself gets a new text as well.
             let texts_kept: HashSet<u64> =
@@ -203,10 +203,17 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Takes what has gone out of a run, or all of it.
-    fn thin_out(&mut self, run: Run, before: &Table, (chain, flushed): (&str, bool), was: &Chain, now: &[&Held]) {
+    /// Takes what has gone out of a run, or all of it. `kept`: the handles of what is there and remains.
+    fn thin_out(
+        &mut self,
+        run: Run,
+        before: &Table,
+        (chain, flushed): (&str, bool),
+        was: &Chain,
+        now: &[&Held],
+        kept: &HashSet<u64>,
+    ) {
         let of_run = |held: &&Held| held.seat.is_some_and(|seat| seat.run == run.id);
-        let stay: HashSet<u64> = now.iter().copied().filter(of_run).flat_map(|held| &held.handles).copied().collect();
         let addresses: HashSet<IpAddr> = run::by_address(before.family, now.iter().copied().filter(of_run))
             .into_iter()
             .map(|(address, _)| address)
@@ -222,7 +229,7 @@ impl<'a> Writer<'a> {
                 gone.push(address);
                 continue;
             }
-            for handle in members.into_iter().flat_map(|held| &held.handles).filter(|handle| !stay.contains(handle)) {
+            for handle in members.into_iter().flat_map(|held| &held.handles).filter(|handle| !kept.contains(handle)) {
                 self.batch.delete_rule(self.at(), &name, *handle);
             }
             self.staying.insert(name);
@@ -330,10 +337,7 @@ impl<'a> Writer<'a> {
         }
         self.batch.add_elements(self.at(), &map, &elements);
         if let Some(next) = fresh {
-            let daddr = match table.family {
-                Family::V4 => Field::Ip4Daddr,
-                Family::V6 => Field::Ip6Daddr,
-            };
+            let (_, daddr) = Field::addresses(table.family);
             let look_up = vec![Expr::VerdictMap { key: Key::Payload(daddr), map }];
             self.batch.add_rule(self.at(), &chain.name, before_or_last(next), &look_up, &userdata::run(id));
         }

@@ -238,9 +238,10 @@ impl NftCarrier {
         for info in chains.iter().filter(|chain| !hidden(&chain.name)) {
             self.place_chain(&mut table, info)?;
         }
-        let inhabited = self.place_rules(&mut table, rules, &overflow)?;
+        self.place_rules(&mut table, rules, &overflow)?;
         if runs {
-            self.prove_runs(&mut table, &chains, &inhabited)?;
+            self.prove_runs(&table, &chains)?;
+            table.idle = self.idle(&table, &chains);
         }
         table.sort();
         table.unread = view.unread();
@@ -308,20 +309,14 @@ impl NftCarrier {
         Ok(())
     }
 
-    /// Gives the addresses that a run has rules for.
-    fn place_rules(
-        &self,
-        table: &mut Table,
-        rules: Vec<RuleInfo>,
-        overflow: &[RuleInfo],
-    ) -> Result<HashSet<(u32, IpAddr)>, Error> {
+    fn place_rules(&self, table: &mut Table, rules: Vec<RuleInfo>, overflow: &[RuleInfo]) -> Result<(), Error> {
         let mut index: HashMap<&str, usize> = HashMap::new();
         let names: Vec<String> = table.chains.iter().map(|chain| chain.name.clone()).collect();
         for (at, name) in names.iter().enumerate() {
             index.insert(name, at);
         }
         let overflow = &Continuations::of(overflow);
-        let (mut members, mut inhabited) = (HashMap::<u32, Vec<Held>>::new(), HashSet::new());
+        let mut members: HashMap<u32, Vec<Held>> = HashMap::new();
         let mut runs = Vec::new();
         // Rules come chain by chain.
         let mut last: Option<usize> = None;
@@ -335,7 +330,6 @@ impl NftCarrier {
                 if run::address(self.family, &text) != Some(address) {
                     return Err(self.incompatible());
                 }
-                inhabited.insert((run, address));
                 members.entry(run).or_default().push(Held {
                     counters: (info.packets, info.bytes),
                     handles: vec![info.handle],
@@ -383,26 +377,17 @@ impl NftCarrier {
         }
         let whole = |held: &Held| held.handles.len() == usize::from(held.parts);
         match table.chains.iter().flat_map(|chain| &chain.rules).all(whole) {
-            true => Ok(inhabited),
+            true => Ok(()),
             false => Err(self.incompatible()),
         }
     }
 
-    /// A rule in a chain of its address's is in force only where the run's map leads there, and nowhere else. `inhabited`:
-    /// chains that hold rules.
-    fn prove_runs(
-        &mut self,
-        table: &mut Table,
-        chains: &[ChainInfo],
-        inhabited: &HashSet<(u32, IpAddr)>,
-    ) -> Result<(), Error> {
+    /// A rule in a chain of its address's is in force only where the run's map leads there, and nowhere else.
+    fn prove_runs(&mut self, table: &Table, chains: &[ChainInfo]) -> Result<(), Error> {
         let mut expected: HashMap<u32, HashMap<IpAddr, String>> = HashMap::new();
         for (name, (run, address)) in chains.iter().filter_map(|chain| Some((&chain.name, run::of_chain(&chain.name)?)))
         {
             expected.entry(run).or_default().insert(address, name.clone());
-            if !inhabited.contains(&(run, address)) {
-                table.idle.push((run, address));
-            }
         }
         let looked_up = table.chains.iter().flat_map(|chain| &chain.runs).map(|run| run.id);
         let runs: HashSet<u32> = looked_up.chain(expected.keys().copied()).collect();
@@ -413,6 +398,15 @@ impl NftCarrier {
             }
         }
         Ok(())
+    }
+
+    /// Chains of one address that hold no rules.
+    fn idle(&self, table: &Table, chains: &[ChainInfo]) -> Vec<(u32, IpAddr)> {
+        let rules = table.chains.iter().flat_map(|chain| &chain.rules);
+        let at = |held: &Held| Some((held.seat?.run, run::address(self.family, &held.spec)?));
+        let inhabited: HashSet<(u32, IpAddr)> = rules.filter_map(at).collect();
+        let there = chains.iter().filter_map(|chain| run::of_chain(&chain.name));
+        there.filter(|chain| !inhabited.contains(chain)).collect()
     }
 
     /// What we did not put there, or cannot read, is never guessed at.

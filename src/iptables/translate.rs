@@ -208,10 +208,7 @@ impl Rule {
     }
 
     fn translate_base(&self) -> Alternative {
-        let (saddr, daddr) = match self.family {
-            Family::V4 => (Field::Ip4Saddr, Field::Ip4Daddr),
-            Family::V6 => (Field::Ip6Saddr, Field::Ip6Daddr),
-        };
+        let (saddr, daddr) = Field::addresses(self.family);
         let mut exprs = Vec::new();
         exprs.extend(address(saddr, self.source.as_ref()));
         exprs.extend(address(daddr, self.destination.as_ref()));

@@ -12,6 +12,7 @@ use super::key;
 pub use super::nat::{Manip, Nat};
 pub use super::reject::Reject;
 use super::uapi::payload;
+use crate::family::Family;
 
 /// One alternative of a rule: its expressions in order. A rule whose matches cannot be said in one conjunction is a
 /// list of alternatives that exclude each other, so that exactly one of them acts on a packet.
@@ -325,6 +326,14 @@ pub enum Field {
 }
 
 impl Field {
+    /// Source and destination in a packet of that family.
+    pub fn addresses(family: Family) -> (Self, Self) {
+        match family {
+            Family::V4 => (Self::Ip4Saddr, Self::Ip4Daddr),
+            Family::V6 => (Self::Ip6Saddr, Self::Ip6Daddr),
+        }
+    }
+
     /// Whether it lies in the transport header.
     pub fn is_of_transport(self) -> bool {
         key::place(self).base == payload::TRANSPORT_HEADER

@@ -564,7 +564,7 @@ pub(super) fn put_verdict_map(out: &mut Writer, at: Table<'_>, name: &str, id: u
     out.put_str(set::NAME, name);
     out.put_u32(set::FLAGS, set_flag::MAP);
     out.put_u32(set::KEY_TYPE, kind.set_type());
-    out.put_u32(set::KEY_LEN, if at.family == Family::V4 { 4 } else { 16 });
+    out.put_u32(set::KEY_LEN, u32::try_from(at.family.address_len()).unwrap_or_default());
     out.put_u32(set::DATA_TYPE, set::VERDICTS);
     out.put_u32(set::ID, id);
     let mut userdata = vec![set_userdata::KEY_BYTEORDER, 4];

@@ -276,10 +276,7 @@ fn localhost(family: Family) -> IpAddr {
 
 /// Docker's rules of raw, and what else takes no module of its own.
 fn matches(family: Family) -> Alternative {
-    let address = match family {
-        Family::V4 => Field::Ip4Daddr,
-        Family::V6 => Field::Ip6Daddr,
-    };
+    let (_, address) = Field::addresses(family);
     let mut mask = vec![0xff; family.address_len()];
     mask.last_mut().into_iter().for_each(|byte| *byte = 0);
     let mut interface = b"docker0".to_vec();

@@ -4,7 +4,6 @@
 
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext};
 use crate::error::{Error, Refusal};
-use crate::family::Family;
 use crate::iptables::address::{octets, parse_start};
 use crate::iptables::rule::bang;
 use crate::iptables::translate::{matching, never};
@@ -113,10 +112,7 @@ impl Extension for IpRange {
     }
 
     fn translate(&self, context: &RuleContext<'_>) -> Result<Vec<Alternative>, Refusal> {
-        let (saddr, daddr) = match context.place.family {
-            Family::V4 => (Field::Ip4Saddr, Field::Ip4Daddr),
-            Family::V6 => (Field::Ip6Saddr, Field::Ip6Daddr),
-        };
+        let (saddr, daddr) = Field::addresses(context.place.family);
         let mut exprs = Vec::new();
         if let Some(range) = self.source {
             exprs.extend(range.translate(saddr));
