@@ -5,7 +5,7 @@
 use super::{names, number};
 use crate::error::Error;
 use crate::family::Family;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address and the bits of it that count; the others are zero.
@@ -77,7 +77,7 @@ impl Network {
     pub fn mask_text(&self) -> String {
         match self.prefix_length() {
             Some(length) => format!("/{length}"),
-            None => format!("/{}", self.mask),
+            None => format!("/{}", Written(self.mask)),
         }
     }
 
@@ -100,7 +100,7 @@ impl Network {
                 number::write(out, length);
             }
             _ => {
-                let _ = write!(out, "{}{}", self.address, self.mask_text());
+                let _ = write!(out, "{}{}", Written(self.address), self.mask_text());
             }
         }
     }
@@ -115,7 +115,24 @@ impl Network {
         let single = self.prefix_length() == Some(width);
         let mask = if single { String::new() } else { self.mask_text() };
         let name = if numeric { None } else { names::address_name(self.address) };
-        format!("{}{mask}", name.unwrap_or_else(|| self.address.to_string()))
+        format!("{}{mask}", name.unwrap_or_else(|| Written(self.address).to_string()))
+    }
+}
+
+/// An address in numbers, as iptables prints it: the C library shows those that stand for one of IPv4 as such, the
+/// compatible ones too (RFC 4291 section 2.5.5.1), and takes all for that whose first six groups are zero and not the
+/// seventh.
+#[derive(Clone, Copy, Debug)]
+pub struct Written(pub IpAddr);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V6(address) if address.to_bits() >> 32 == 0 && address.segments()[6] != 0 => {
+                write!(f, "::{}", Ipv4Addr::from_bits(address.to_bits() as u32))
+            }
+            other => write!(f, "{other}"),
+        }
     }
 }
 
@@ -276,6 +293,24 @@ mod tests {
         assert_eq!(v4("10.1.2.3/255.255.0.0"), "10.1.0.0/16");
         assert_eq!(v4("1.2.3.4, 5.6.7.8"), "1.2.3.4/32 5.6.7.8/32");
         assert_eq!(v4("1.2.3.4/0"), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn an_address_of_ipv4_within_one_of_ipv6_shows() {
+        for text in [
+            "::10.0.0.1",
+            "::0.1.0.2",
+            "::0.1.0.0",
+            "::ffff:1.2.3.4",
+            "::ffff:0.0.0.0",
+            "::1",
+            "::",
+            "::fffe:1:2",
+            "1::1:2",
+            "::1:2:3",
+        ] {
+            assert_eq!(Written(text.parse().unwrap()).to_string(), text);
+        }
     }
 
     #[test]

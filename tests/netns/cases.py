@@ -75,12 +75,12 @@ V4 = {
     ),
 }
 V6 = {
-    "plain": ("-s 2001:db8::1 -j DROP", "-d fd00:d0c::2 ! -i docker0 -j DROP", "-s 2001:db8::/32 -d fe80::/10", "! -s ::1 ! -d ::2", "-s ::/0 -j DROP", "-s 2001::/ffff:0:ffff:: -j DROP", "-p ipv6-icmp -j DROP", "-s ::ffff:10.0.0.1", "-p ipv6-frag", "-p ipv6-route", "-p ipv6-opts", "-p ipv6-nonxt", "-p mh", "-s 2001:db8::/127"),
+    "plain": ("-s 2001:db8::1 -j DROP", "-d fd00:d0c::2 ! -i docker0 -j DROP", "-s 2001:db8::/32 -d fe80::/10", "! -s ::1 ! -d ::2", "-s ::/0 -j DROP", "-s 2001::/ffff:0:ffff:: -j DROP", "-p ipv6-icmp -j DROP", "-s ::ffff:10.0.0.1", "-s ::10.0.0.1 ! -d ::1:2/127", "-s ::1:0/ffff:ffff::1.0.0.1", "-p ipv6-frag", "-p ipv6-route", "-p ipv6-opts", "-p ipv6-nonxt", "-p mh", "-s 2001:db8::/127"),
     "icmpv6": (
         "-p ipv6-icmp -m icmp6", "-p icmpv6 --icmpv6-type 128", "-p ipv6-icmp --icmpv6-type echo-request", "-p icmp6 --icmpv6-type 1/4", "-p ipv6-icmp --icmpv6-type port-unreachable", "-p ipv6-icmp ! --icmpv6-type 135 -j DROP", "-p ipv6-icmp --icmpv6-type neighbour-solicitation", "-p ipv6-icmp --icmpv6-type neighbor-advertisement",
         "-p ipv6-icmp --icmpv6-type packet-too-big", "-p ipv6-icmp --icmpv6-type router-advertisement", "-p ipv6-icmp --icmpv6-type destination-unreachable", "-p ipv6-icmp --icmpv6-type 255", "-p ipv6-icmp -m icmpv6 --icmpv6-type 128", "-p ipv6-icmp --icmpv6-type ttl-exceeded", "-p ipv6-icmp --icmpv6-type 128/0", "-p ipv6-icmp --icmpv6-type 1/0",
     ),
-    "iprange": ("-m iprange --src-range 2001:db8::1-2001:db8::9", "-m iprange --dst-range ::1-::ffff", "-m iprange ! --src-range fe80::1-fe80::2 --dst-range ::-::9 -j DROP", "-m iprange ! --dst-range ::5-::5"),
+    "iprange": ("-m iprange --src-range 2001:db8::1-2001:db8::9", "-m iprange --dst-range ::1-::ffff", "-m iprange --dst-range ::1:0-::2:ffff", "-m iprange ! --src-range fe80::1-fe80::2 --dst-range ::-::9 -j DROP", "-m iprange ! --dst-range ::5-::5"),
     "conntrack": ("-m conntrack --ctorigsrc 2001:db8::1", "-m conntrack ! --ctorigdst 2001:db8::/32", "-m conntrack --ctrepldst fe80::/10 --ctreplsrcport 5"),
     "docker": ("-p tcp -d fd00:d0c::2 --dport 80 ! -i br-9ac42b4d2381 -j DROP", "-p tcp -d ::1 --dport 9090 ! -i lo -j DROP"),
 }

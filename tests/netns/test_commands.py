@@ -165,7 +165,7 @@ def test_address_forms(both):
     both.run("iptables -t raw -S")
     both.run("iptables -t raw -nL")
     for address in (
-        "::1", "::/0", "2001:db8::/32", "2001:DB8:0:0::1", "::ffff:10.0.0.1", "fe80::1/ffff:ffff::", "fe80::/ffff::ffff", "::1/129", "1.2.3.4", "2001:db8::g", "::1,::2", "2001:db8::1/64",
+        "::1", "::/0", "2001:db8::/32", "2001:DB8:0:0::1", "::ffff:10.0.0.1", "::10.0.0.1", "::1:0/112", "fe80::1/ffff:ffff::", "fe80::/ffff::ffff", "::1/129", "1.2.3.4", "2001:db8::g", "::1,::2", "2001:db8::1/64",
     ):
         both.run(["ip6tables", "-t", "raw", "-A", "PREROUTING", "-s", address])
         if address != "::/0":

@@ -4,7 +4,7 @@
 
 use super::{Extension, Finished, Form, Input, ListStyle, Opt, RuleContext};
 use crate::error::{Error, Refusal};
-use crate::iptables::address::{octets, parse_start};
+use crate::iptables::address::{Written, octets, parse_start};
 use crate::iptables::rule::bang;
 use crate::iptables::translate::{matching, never};
 use crate::nft::expr::{Alternative, Expr, Field, Key, Value};
@@ -98,7 +98,8 @@ impl Extension for IpRange {
     fn save(&self, out: &mut String, _form: &Form<'_>) {
         for (option, range) in [("--src-range", self.source), ("--dst-range", self.destination)] {
             if let Some(range) = range {
-                let _ = write!(out, "{} {option} {}-{}", bang(range.inverted), range.first, range.last);
+                let _ =
+                    write!(out, "{} {option} {}-{}", bang(range.inverted), Written(range.first), Written(range.last));
             }
         }
     }
@@ -106,7 +107,13 @@ impl Extension for IpRange {
     fn list(&self, out: &mut String, _style: &ListStyle<'_>) {
         for (name, range) in [("source", self.source), ("destination", self.destination)] {
             if let Some(range) = range {
-                let _ = write!(out, " {name} IP range{} {}-{}", bang(range.inverted), range.first, range.last);
+                let _ = write!(
+                    out,
+                    " {name} IP range{} {}-{}",
+                    bang(range.inverted),
+                    Written(range.first),
+                    Written(range.last)
+                );
             }
         }
     }

@@ -5,6 +5,7 @@
 use super::{Input, Place};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
+use crate::iptables::address::Written;
 use crate::iptables::protocol::{Protocol, ip};
 use crate::iptables::{names, number};
 use std::fmt::Write;
@@ -121,8 +122,8 @@ impl NatRange {
     pub fn text(self, family: Family) -> String {
         let addresses = match self.addresses {
             None => String::new(),
-            Some((first, last)) if first == last => first.to_string(),
-            Some((first, last)) => format!("{first}-{last}"),
+            Some((first, last)) if first == last => Written(first).to_string(),
+            Some((first, last)) => format!("{}-{}", Written(first), Written(last)),
         };
         match self.ports {
             None => addresses,

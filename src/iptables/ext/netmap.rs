@@ -4,7 +4,7 @@
 
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext, nat};
 use crate::error::{Error, Refusal};
-use crate::iptables::address::{self, Network};
+use crate::iptables::address::{self, Network, Written};
 use crate::iptables::number;
 use crate::nft::expr::{Alternative, Expr, Manip, Nat};
 use std::fmt::Write;
@@ -25,7 +25,7 @@ pub fn new() -> Box<dyn Extension> {
 
 impl Netmap {
     fn text(self) -> String {
-        self.to.map(|(network, length)| format!("{network}/{length}")).unwrap_or_default()
+        self.to.map(|(network, length)| format!("{}/{length}", Written(network))).unwrap_or_default()
     }
 }
 

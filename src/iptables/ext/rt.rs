@@ -5,6 +5,7 @@
 use super::transport::Numbers;
 use super::{Extension, Form, Input, ListStyle, Opt, RuleContext, value};
 use crate::error::{Error, Refusal};
+use crate::iptables::address::Written;
 use crate::iptables::names;
 use crate::iptables::rule::bang;
 use crate::iptables::translate::{matching, never};
@@ -74,7 +75,7 @@ fn byte(number: u32) -> Option<Value> {
 
 impl Rt {
     fn address_text(&self) -> String {
-        self.addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(",")
+        self.addresses.iter().map(|address| Written(IpAddr::V6(*address)).to_string()).collect::<Vec<_>>().join(",")
     }
 
     fn is_type_0(&self) -> bool {

@@ -4,7 +4,7 @@
 
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext, value};
 use crate::error::{Error, Refusal};
-use crate::iptables::address;
+use crate::iptables::address::{self, Written};
 use crate::nft::expr::{Alternative, Divert, Expr};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -53,7 +53,7 @@ impl Extension for Tee {
 
     fn save(&self, out: &mut String, form: &Form<'_>) {
         if let Some(gateway) = self.gateway {
-            let _ = write!(out, " --gateway {gateway}");
+            let _ = write!(out, " --gateway {}", Written(gateway));
         }
         if let Some(output) = &self.output {
             let _ = write!(out, " --oif {}", form.word(output));
@@ -62,7 +62,7 @@ impl Extension for Tee {
 
     fn list(&self, out: &mut String, _style: &ListStyle<'_>) {
         if let Some(gateway) = self.gateway {
-            let _ = write!(out, " TEE gw:{gateway}");
+            let _ = write!(out, " TEE gw:{}", Written(gateway));
         }
         if let Some(output) = &self.output {
             let _ = write!(out, " oif={output}");

@@ -5,8 +5,9 @@
 use super::{Extension, Form, Input, ListStyle, Opt, Place, RuleContext, value};
 use crate::error::{Error, Refusal};
 use crate::family::Family;
+use crate::iptables::address::{self, Written};
+use crate::iptables::names;
 use crate::iptables::protocol::ip;
-use crate::iptables::{address, names};
 use crate::nft::expr::{Alternative, Divert, Expr, Verdict};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -78,11 +79,13 @@ impl Extension for Tproxy {
 
     fn save(&self, out: &mut String, _form: &Form<'_>) {
         let Self { port, address, value, mask } = self;
+        let address = Written(*address);
         let _ = write!(out, " --on-port {port} --on-ip {address} --tproxy-mark {value:#x}/{mask:#x}");
     }
 
     fn list(&self, out: &mut String, _style: &ListStyle<'_>) {
         let Self { port, address, value, mask } = self;
+        let address = Written(*address);
         let _ = write!(out, " TPROXY redirect {address}:{port} mark {value:#x}/{mask:#x}");
     }
 
