@@ -325,6 +325,11 @@ fn common() -> Vec<Alternative> {
             (17, Field::UdpSport, Field::UdpDport),
             (132, Field::ThSport, Field::ThDport),
         ] {
+            rules.push(vec![
+                l4(protocol),
+                matching(Key::Payload(sport), Op::Ne, Value::Bytes(port(5).into())),
+                range(Key::Payload(dport), Op::Ne, port(6), port(6)),
+            ]);
             for field in [sport, dport] {
                 let key = Key::Payload(field);
                 for compared in ALL {
@@ -705,6 +710,7 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
     const PAYLOAD_OFFSET: u16 = 3;
     const CMP_OP: u16 = 2;
     const CMP_DATA: u16 = 3;
+    const CMP_NEQ: u32 = 1;
     const CMP_LTE: u32 = 3;
     const CMP_GTE: u32 = 5;
     const RANGE_OP: u16 = 2;
@@ -735,6 +741,11 @@ fn kernel_form(kernel: &mut Connection, table: Table<'_>, rule: &RuleInfo) -> Ve
                     // Two comparisons up to nft 1.0, one expression from 1.1 on.
                     form.push(format!("from {}", data(RANGE_FROM)));
                     form.push(format!("to {}", data(RANGE_TO)));
+                } else if name == "range" && data(RANGE_FROM) == data(RANGE_TO) {
+                    // What nft 1.1 makes of a range of one value.
+                    form.push(format!("not {}", data(RANGE_FROM)));
+                } else if name == "cmp" && attributes.u32(CMP_OP) == Some(CMP_NEQ) {
+                    form.push(format!("not {}", data(CMP_DATA)));
                 } else if name == "cmp" && matches!(attributes.u32(CMP_OP), Some(CMP_GTE | CMP_LTE)) {
                     let word = if attributes.u32(CMP_OP) == Some(CMP_GTE) { "from" } else { "to" };
                     form.push(format!("{word} {}", data(CMP_DATA)));

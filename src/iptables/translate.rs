@@ -10,7 +10,8 @@ use crate::error::Refusal;
 use crate::family::Family;
 use crate::nft::circumstance::Circumstance;
 use crate::nft::expr::Verdict;
-use crate::nft::expr::{Alternative, Assign, Base, Element, Expr, Field, Key, Mark, Match, Meta, Op, SetField, Value};
+use crate::nft::expr::{Alternative, Assign, Base, Expr, Field, Key, Mark, Match, Meta, Op, SetField, Value};
+use crate::nft::intervals;
 use crate::nft::key;
 
 /// Where a rule is to stand.
@@ -88,16 +89,42 @@ fn is_of_transport(key: Key) -> bool {
     }
 }
 
-/// Two tests of neighbouring fields, one behind the other, that each exclude one value: up to at least 1.0.6 nft takes
-/// `sport != A dport != B` for one comparison when it loads a ruleset, which excludes only both together. So of two
-/// such tests the second says which values remain.
+/// How many tests one alternative may become: the kernel takes 128 expressions for a rule (NFT_RULE_MAXEXPRS,
+/// linux/netfilter/nf_tables.h), and a test is three or four.
+const TESTS_MAX: usize = 32;
+
+/// Without sets of ranges, which are empty for a moment. With `parted` one alternative may become several; without, and where
+/// it would become too long, such a set stays.
+fn without_intervals(alternative: Alternative, parted: bool) -> Vec<Alternative> {
+    let spread = |expr: &Expr| match expr {
+        Expr::Match(found) => intervals::spread(found).filter(|said| parted || said.len() == 1),
+        _ => None,
+    };
+    if alternative.iter().all(|expr| spread(expr).is_none()) {
+        return vec![alternative];
+    }
+    let mut said = vec![Vec::new()];
+    for expr in &alternative {
+        let tests = match spread(expr) {
+            Some(tests) => tests.into_iter().map(|tests| tests.into_iter().map(Expr::Match).collect()).collect(),
+            None => vec![vec![expr.clone()]],
+        };
+        said = product(&said, &tests);
+    }
+    if said.iter().any(|tests| tests.len() > TESTS_MAX) { vec![alternative] } else { said }
+}
+
+/// Tests of neighbouring fields that each exclude one value: up to at least 1.0.6 nft takes `sport != A … dport != B` for one
+/// comparison when it loads a ruleset, whatever stands between them, which excludes only both together. So the second
+/// excludes a range of that one value, which nft leaves as it is.
 fn keep_exclusions_apart(alternative: &mut Alternative) {
     for at in 1..alternative.len() {
-        if let [Expr::Match(first), Expr::Match(second)] = &alternative[at - 1..=at]
-            && are_taken_for_one(first, second)
+        let (before, behind) = alternative.split_at_mut(at);
+        if let Some(Expr::Match(second)) = behind.first_mut()
             && let Value::Bytes(bytes) = &second.value
+            && before.iter().any(|first| matches!(first, Expr::Match(first) if are_taken_for_one(first, second)))
         {
-            alternative[at] = matching(second.key, false, all_but(bytes));
+            second.value = Value::Range(bytes.clone(), bytes.clone());
         }
     }
 }
@@ -111,36 +138,23 @@ fn are_taken_for_one(first: &Match, second: &Match) -> bool {
     excludes(first) && excludes(second) && one.base == other.base && adjoin && one.len + other.len <= size_of::<u32>()
 }
 
-/// Every number of as many bytes but this one.
-fn all_but(bytes: &[u8]) -> Value {
-    let number = bytes.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte));
-    let last = u32::MAX >> (u32::BITS - 8 * bytes.len().clamp(1, 4) as u32);
-    let text = |number: u32| number.to_be_bytes()[size_of::<u32>() - bytes.len().min(4)..].to_vec();
-    let range = |from: u32, to: u32| match from == to {
-        true => Element::One(text(from)),
-        false => Element::Range(text(from), text(to)),
-    };
-    let below = number.checked_sub(1).map(|to| range(0, to));
-    let above = (number < last).then(|| range(number + 1, last));
-    let mut remaining: Vec<Element> = below.into_iter().chain(above).collect();
-    match (remaining.len(), remaining.pop()) {
-        (1, Some(Element::One(value))) => Value::Bytes(value),
-        (1, Some(Element::Range(from, to))) => Value::Range(from, to),
-        (_, last) => Value::Set(remaining.into_iter().chain(last).collect()),
-    }
-}
-
 impl Rule {
     /// The rule as nf_tables expressions: parts that stand behind each other, nearly always one. A counter stands right
     /// before what the target does first; the first alternative's begins with this rule's counters. Whatever has no
     /// exact form is refused, naming the option.
     pub fn translate(&self, context: &TranslateContext<'_>) -> Result<Vec<Alternative>, Refusal> {
+        self.parts(context, true).or_else(|_| self.parts(context, false))
+    }
+
+    /// `parted` as [`without_intervals`] takes it.
+    fn parts(&self, context: &TranslateContext<'_>, parted: bool) -> Result<Vec<Alternative>, Refusal> {
         let whole = self.fragment == Some(true) || self.matches.iter().any(|m| m.sees_no_later_fragment());
         let rule = RuleContext { place: context, protocol: self.protocol, whole };
         let mut alternatives = vec![self.translate_base()];
         for m in &self.matches {
             alternatives = product(&alternatives, &m.translate(&rule)?);
         }
+        alternatives = alternatives.into_iter().flat_map(|one| without_intervals(one, parted)).collect();
         for alternative in &mut alternatives {
             guard_from_fragments(self.family, alternative);
             keep_exclusions_apart(alternative);
@@ -366,13 +380,27 @@ mod tests {
         assert_eq!(excluded("-p tcp -m tcp ! --sport 5 ! --dport 6"), [1]);
         assert_eq!(excluded("-p tcp -m tcp ! --dport 6 -m tcp ! --sport 5"), [1]);
         assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m multiport ! --dports 6"), [1]);
+        assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m length --length 9 -m multiport ! --dports 6"), [1]);
+        assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m multiport --dports 6:8,10:20"), [1]);
         assert_eq!(excluded("-p tcp ! -s 10.0.0.1 ! -d 10.0.0.2"), [2]);
-        assert_eq!(
-            all_but(&[0, 5]),
-            Value::Set(vec![Element::Range(vec![0, 0], vec![0, 4]), Element::Range(vec![0, 6], vec![255, 255])])
-        );
-        assert_eq!(all_but(&[0]), Value::Range(vec![1], vec![255]));
-        assert_eq!(all_but(&[255, 255]), Value::Range(vec![0, 0], vec![255, 254]));
+    }
+
+    #[test]
+    fn a_set_of_ranges_stays_where_a_rule_cannot_go_without() {
+        let sets = |rule: &str| {
+            let parts = translated(Family::V4, rule);
+            let of_ranges = |expr: &&Expr| matches!(expr, Expr::Match(found) if intervals::spread(found).is_some());
+            (parts.len(), parts.iter().flatten().filter(of_ranges).count())
+        };
+        assert_eq!(sets("-p tcp -m multiport --dports 1,3:5,7"), (1, 0));
+        assert_eq!(sets("-p tcp -m multiport ! --ports 1,3:5,7"), (1, 0));
+        assert_eq!(sets("-m u32 ! --u32 0&0xffff=100"), (2, 0));
+        assert_eq!(sets("-m u32 ! --u32 0&0xffff=100 -m limit --limit 5/second"), (1, 1));
+        let fifteen = "-m multiport --dports 1,3,5,7,9,11,13,15,17,19,21,23,25,27:29 ";
+        assert_eq!(sets(&format!("-p tcp {fifteen}-j ACCEPT")), (1, 0));
+        let many: String =
+            (0..9).map(|at| format!("-m multiport --sports 1:{0},{1}:60,70:80,90:95 ", at + 5, at + 20)).collect();
+        assert_eq!(sets(&format!("-p tcp {many}-j ACCEPT")), (1, 9));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod exthdr;
 pub mod glance;
 #[doc(hidden)]
 pub mod hostile;
+pub mod intervals;
 pub mod json;
 pub mod key;
 mod lower;

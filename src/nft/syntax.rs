@@ -350,7 +350,8 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
-fn number(facts: Facts, value: &[u8]) -> u128 {
+/// Bytes of a register as the number that they are.
+pub(super) fn number(facts: Facts, value: &[u8]) -> u128 {
     let append = |sum: u128, byte: &u8| (sum << 8) | u128::from(*byte);
     if facts.order == Order::Host && cfg!(target_endian = "little") {
         value.iter().rev().fold(0, append)

@@ -97,6 +97,13 @@ const WORDS_V4: &[&str] = &[
     "0<<8>>8=8",
     "4&0xffff=0x2000:0x3000",
     "12&0x0f0f0f0f=0x0a000005:0x0b000000",
+    "0&0xffff=1:5,7:9",
+    "0&0xffff=0:5,7:0xffff",
+    "0&0xffff=1:5,7:9,11:13,20:30",
+    "0>>24=1:5,7:9",
+    "12&0x0f0f0f0f=1:5,7:9",
+    "12&0x0f0f0f0f=0:5,7:0x0f0f0f0f",
+    "12=0x0a090001",
 ];
 const WORDS_V6: &[&str] = &[
     "4>>16=6",
@@ -123,17 +130,33 @@ const PROGRAMS: &[&str] = &[
     "4,40 0 0 0,21 0 1 24594,6 0 0 1,6 0 0 0",
 ];
 
+/// Tests of several ranges, and of all but some numbers.
+const RANGES_V4: &[&str] = &[
+    "-p tcp -m multiport --dports 22,80,8000:9000",
+    "-p tcp -m multiport ! --dports 22,80,8000:9000",
+    "-p udp -m multiport --ports 1:5,7:9,11:13,100",
+    "-p udp -m multiport ! --ports 1:5,7,100",
+    "-p tcp -m tcp ! --sport 5 ! --dport 6",
+    "-p tcp -m tcp ! --sport 5 -m length --length 9 -m multiport ! --dports 6,8:9",
+    "-p tcp -m multiport ! --sports 5,7:9 -m multiport ! --dports 6,8:9",
+    "-p sctp -m multiport --sports 5:6,8:9 -m multiport --dports 5:6,8:9",
+    "-m rpfilter",
+    "-m rpfilter --invert",
+];
+const RANGES_V6: &[&str] = &["-m addrtype --src-type UNICAST", "-m addrtype ! --dst-type UNICAST"];
+
 #[test]
 fn words_of_a_packet_come_back_as_they_were() {
     if !in_namespace() {
         return;
     }
     let mut kernel = Connection::open().unwrap();
-    for (family, tests) in [(Family::V4, WORDS_V4), (Family::V6, WORDS_V6)] {
+    for (family, tests, ranges) in [(Family::V4, WORDS_V4, RANGES_V4), (Family::V6, WORDS_V6, RANGES_V6)] {
         let plain = tests.iter().map(|test| vec!["-m", "u32", "--u32", test]);
         let inverted = tests.iter().map(|test| vec!["-m", "u32", "!", "--u32", test]);
         let programs = PROGRAMS.iter().map(|program| vec!["-m", "bpf", "--bytecode", program]);
-        for rule in plain.chain(inverted).chain(programs) {
+        let ranges = ranges.iter().map(|rule| rule.split(' ').collect());
+        for rule in plain.chain(inverted).chain(programs).chain(ranges) {
             let parts = translated(family, &rule).unwrap_or_else(|| panic!("refused: {rule:?}"));
             let table = Table { family, name: "ours" };
             kernel.commit(batch_with(table, &parts), None).unwrap();
