@@ -273,6 +273,8 @@ mod tests {
         let able = snapshot(Ability::Able, Ability::Able);
         assert!(matches!(planned(&able, &Config::default(), true), Plan::Nft { .. }));
         assert!(matches!(planned(&able, &forced(CarrierKind::Backend), true), Plan::Nft { .. }));
+        // What it would be anyway is told as that.
+        assert_eq!(planned(&snapshot(missing(), Ability::Able), &Config::default(), true).why(), "no iptable_raw");
     }
 
     #[test]

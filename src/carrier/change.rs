@@ -543,6 +543,22 @@ mod tests {
     }
 
     #[test]
+    fn of_the_rules_of_one_address_one_goes_alone() {
+        let mut before = optimized(3);
+        let second = Held { spec: "-d 10.0.0.2/32 -i eth0 -j DROP".to_owned(), ..before.chains[0].rules[1].clone() };
+        let ordinal = second.seat.map_or(0, |seat| seat.ordinal + 1);
+        let second = Held { handles: vec![4], seat: Some(Seat { run: 1, ordinal }), ..second };
+        before.chains[0].rules.insert(2, second);
+        let mut after = before.clone();
+        after.chains[0].rules.remove(1);
+        let place = Place { family: Family::V4, table: "xtshim-raw", builtins: &[], eager: false, optimize: false };
+        let change = between(&place, &before, after).expect("it can be carried");
+        let told = text::commands(&change.batch).expect("there are words");
+        assert_eq!(told, ["delete rule ip xtshim-raw xtshim-rules-of-one-address-1-10.0.0.2 handle 2"]);
+        assert!(change.sweep.is_empty());
+    }
+
+    #[test]
     fn what_was_left_is_used_again_or_taken_away() {
         let address = |number| IpAddr::from([10, 0, 0, number]);
         let before = Table { idle: vec![(1, address(8)), (1, address(9)), (5, address(1))], ..optimized(3) };
@@ -602,13 +618,26 @@ mod tests {
 
     #[test]
     fn the_texts_of_rules_that_move_are_made_anew() {
-        let before = table(vec![chain("old", Some(7), vec![Held { overflow: vec![9], ..rule("-j DROP", &[1]) }])]);
+        let long = |handle, text, jump: Option<&str>| Held {
+            overflow: vec![text],
+            jump: jump.map(str::to_owned),
+            ..rule(if jump.is_some() { "jump" } else { "-j DROP" }, &[handle])
+        };
+        let before = table(vec![
+            chain("caller", Some(8), vec![long(2, 10, Some("old")), long(3, 11, None)]),
+            chain("old", Some(7), vec![long(1, 9, None)]),
+        ]);
         let mut after = before.clone();
-        after.chains[0].name = "new".to_owned();
-        after.chains[0].rules.push(rule("-j ACCEPT", &[]));
-        let actions = actions(&before, &after);
-        let text = |action: &Action| matches!(action, Action::DeleteRule { handle: 9, chain } if chain == userdata::OVERFLOW_CHAIN);
-        assert!(actions.iter().any(text), "{actions:?}");
+        after.chains[1].name = "new".to_owned();
+        after.chains[1].rules.push(rule("-j ACCEPT", &[]));
+        after.chains[0].rules[0].jump = Some("new".to_owned());
+        let gone = actions(&before, &after).into_iter().filter_map(|action| match action {
+            Action::DeleteRule { handle, chain } if chain == userdata::OVERFLOW_CHAIN => Some(handle),
+            _ => None,
+        });
+        let mut gone: Vec<u64> = gone.collect();
+        gone.sort_unstable();
+        assert_eq!(gone, [9, 10]);
     }
 
     #[test]

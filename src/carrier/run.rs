@@ -370,6 +370,40 @@ mod tests {
     }
 
     #[test]
+    fn several_at_once_find_room_in_a_run() {
+        let table = settled((1..=MANY).map(new).collect(), true);
+        for count in 1..10 {
+            let rules = changed(&table, true, |rules| rules.extend((0..count).map(|number| new(900 + number))));
+            assert_eq!((runs(&rules), made_anew(&rules)), (vec![Some(1)], count as usize));
+        }
+        let rules = changed(&table, true, |rules| [7, 5, 5].into_iter().for_each(|at| rules.insert(at, new(900))));
+        assert_eq!((runs(&rules), made_anew(&rules)), (vec![Some(1)], 3));
+    }
+
+    #[test]
+    fn a_rule_that_the_kernel_has_beside_a_run_stays_where_it_is() {
+        let mut table = settled((1..=MANY).map(new).collect(), true);
+        for at in [RUN_MIN, 0] {
+            table.chains[0].rules.insert(at, rule(900));
+        }
+        let rules = changed(&table, true, |rules| rules.push(new(901)));
+        assert_eq!((runs(&rules), made_anew(&rules)), (vec![None, Some(1), None], 1));
+    }
+
+    #[test]
+    fn members_that_stand_otherwise_than_they_are_numbered_are_parted() {
+        let table =
+            settled((1..=2 * MANY).map(new).chain([other(0)]).chain((100..100 + MANY).map(new)).collect(), true);
+        let last = table.chains[0].rules.len() - 1;
+        for (one, another) in [(3, 7), (3, last), (0, last)] {
+            for making in [true, false] {
+                let rules = changed(&table, making, |rules| rules.swap(one, another));
+                assert!(made_anew(&rules) > 0);
+            }
+        }
+    }
+
+    #[test]
     fn a_rule_of_another_shape_parts_a_run() {
         let table = settled((1..=3 * MANY).map(new).collect(), true);
         let rules = changed(&table, true, |rules| rules.insert(2 * RUN_MIN, other(0)));

@@ -819,3 +819,81 @@ fn push_line(out: &mut String, chain: &str, spec: &str) {
 fn index_of(position: u32) -> Option<usize> {
     usize::try_from(position.checked_sub(1)?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nft::{builtins, lines};
+    use super::super::{Section, hooks};
+    use super::*;
+
+    /// What iptables 1.8.9 said to commands given one after another on a raw table that nothing had touched: after `$` the
+    /// command, then its standard output, after `!` its standard error, after `=` its exit code unless that is 0.
+    const SAID: [(Variant, &str); 2] = [
+        (Variant::Legacy, include_str!("../../tests/agreement/raw-1.8.9-legacy.txt")),
+        (Variant::Nft, include_str!("../../tests/agreement/raw-1.8.9-nft.txt")),
+    ];
+
+    /// The change is in the kernel: it has the chains that it needs, and every rule.
+    fn settle(table: &mut Table) {
+        for chain in table.chains.iter_mut() {
+            let made = chain.origin.is_some() || chain.is_in_use();
+            chain.origin = made.then(|| (chain.name.clone(), 1));
+            chain.rules.iter_mut().for_each(|held| held.handles = vec![1]);
+        }
+        (table.exists, table.renewed) = (true, false);
+    }
+
+    fn run(table: &mut Table, dialect: &Dialect, command: &str, out: &mut String) -> Result<(), Error> {
+        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
+        if word == "save" {
+            return Session { table, dialect, out }.save(rest == "-c");
+        }
+        let words: Vec<String> = ["-t", "raw"].into_iter().chain(command.split(' ')).map(str::to_owned).collect();
+        if word != "restore" {
+            let invocation = iptables::parse(Family::V4, &words, dialect)?;
+            return Session { table, dialect, out }.run(&invocation);
+        }
+        let (options, text) = rest.split_once('*').unwrap_or_default();
+        let text: Vec<String> = text.split_inclusive("\\n").map(|line| line.replace("\\n", "\n")).collect();
+        let complete = text.last().is_some_and(|line| line == "COMMIT\n");
+        let section = Section {
+            lines: (2..).zip(text.iter().skip(1).map(String::as_str).filter(|line| *line != "COMMIT\n")).collect(),
+            commit: text.len(),
+            complete,
+            noflush: options.contains("-n"),
+            counters: options.contains("-c"),
+            test: false,
+            comments: false,
+            verbose: options.contains("-v") && !options.contains("-n"),
+        };
+        let mut session = Session { table, dialect, out };
+        lines(&mut session, &mut Vec::new(), &section, Family::V4, "raw").map_err(|failed| failed.error)
+    }
+
+    #[test]
+    fn each_command_says_what_it_says_in_iptables() {
+        for (variant, said) in SAID {
+            let dialect = Dialect { family: Family::V4, variant, version: (1, 8, 9) };
+            let mut table = Table::empty(Family::V4, "raw");
+            table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+            for answer in said.split("$ ").skip(1) {
+                let (command, expected) = answer.split_once('\n').unwrap_or((answer, ""));
+                let (before, mut after, mut out) = (table.clone(), table.clone(), String::new());
+                let done =
+                    run(&mut after, &dialect, command, &mut out).and_then(|()| hooks::check(&before, &after, &dialect));
+                match done {
+                    Ok(()) => {
+                        table = after;
+                        settle(&mut table);
+                    }
+                    Err(_) if command.starts_with("restore") => out.push_str("= failed\n"),
+                    Err(error) => {
+                        error.render(&dialect).lines().for_each(|line| out.push_str(&format!("! {line}\n")));
+                        out.push_str(&format!("= {}\n", error.code()));
+                    }
+                }
+                assert_eq!(out, expected, "{variant:?}: {command}");
+            }
+        }
+    }
+}

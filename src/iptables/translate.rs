@@ -331,26 +331,77 @@ mod tests {
     use crate::iptables::dialect::{Dialect, Variant};
     use crate::iptables::{Command, parse};
 
-    fn translated(family: Family, rule: &str) -> Vec<Alternative> {
+    fn translation(family: Family, table: &str, rule: &str) -> Result<Vec<Alternative>, Refusal> {
         let dialect = Dialect { family, variant: Variant::Legacy, version: (1, 8, 9) };
         let words: Vec<String> = format!("-A PREROUTING {rule}").split(' ').map(str::to_owned).collect();
         let Ok(Command::Append { rules, .. }) = parse(family, &words, &dialect).map(|read| read.command) else {
             panic!("{rule}");
         };
-        let context = TranslateContext { family, table: "raw", chain: "PREROUTING" };
-        rules[0].translate(&context).expect("it can be carried")
+        rules[0].translate(&TranslateContext { family, table, chain: "PREROUTING" })
+    }
+
+    fn translated(family: Family, rule: &str) -> Vec<Alternative> {
+        translation(family, "raw", rule).expect("it can be carried")
+    }
+
+    /// What a rule of mangle is refused for.
+    fn refused(rule: &str) -> Option<String> {
+        translation(Family::V4, "mangle", rule).err().map(|refusal| refusal.option)
+    }
+
+    #[test]
+    fn no_packet_is_counted_or_changed_twice() {
+        for (rule, option) in [
+            // One rule of nf_tables for either port, or for each value that the target makes of another.
+            ("-p tcp -m multiport --ports 80 -m limit --limit 1/s", "-m limit"),
+            ("-m limit --limit 1/s -j TOS --or-tos 4", "-m limit"),
+            // What the first of them has written the second would look at.
+            ("-m tos ! --tos 0x10/0xff -j TOS --set-tos 0x20/0xff", "-j TOS"),
+            ("-m connmark --mark 1/1 -j CONNMARK --save-mark --nfmask 0xffff --ctmask 0xffff", "-j CONNMARK"),
+            ("-p udp -m connlabel ! --label 7 -m connlabel --label 7 --set -m multiport --ports 9,2000", "--set"),
+            ("-m connlabel ! --label 7 -m connlabel --label 7 --set -j TOS --or-tos 4", "--set"),
+            ("-p tcp -m multiport --ports 80 -j TOS --or-tos 5", "the rule"),
+        ] {
+            assert_eq!(refused(rule).as_deref(), Some(option), "{rule}");
+        }
+        for rule in [
+            "-m limit --limit 1/s -j ACCEPT",
+            "-p tcp -m multiport --ports 80 -j MARK --set-mark 1",
+            "-m tos --tos 0x10/0xff -j TOS --set-tos 0x20/0xff",
+            "-m tos --tos 0x10/0xff -j TOS --or-tos 4",
+            "-m connmark --mark 1/1 -j CONNMARK --save-mark",
+            "-m mark --mark 1/1 -j CONNMARK --save-mark --nfmask 0xffff --ctmask 0xffff",
+            "-p udp -m multiport --ports 9,2000 -m connlabel ! --label 7 -m connlabel --label 7 --set",
+            "-p tcp -m multiport --ports 80 -j TOS --or-tos 4",
+        ] {
+            assert_eq!(refused(rule), None, "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_counters_of_a_rule_are_those_of_its_first_part() {
+        let counters = |rule: &str| {
+            let parts = translation(Family::V4, "mangle", rule).expect("it can be carried");
+            let of = |part: &Alternative| {
+                part.iter()
+                    .filter_map(|expr| match expr {
+                        Expr::Counter { packets, bytes } => Some((*packets, *bytes)),
+                        _ => None,
+                    })
+                    .collect::<Vec<_>>()
+            };
+            parts.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(counters("-c 1 2 -j DROP"), [[(1, 2)]]);
+        assert_eq!(counters("-c 1 2 -p tcp -m multiport --ports 80 -j DROP"), [[(1, 2)], [(0, 0)]]);
+        // The second step of a target meets the packets that the first has counted.
+        let steps = counters("-c 1 2 -p tcp -j TCPOPTSTRIP --strip-options 2,3,4,5,6,7");
+        assert_eq!(steps, [vec![(1, 2)], vec![]]);
     }
 
     #[test]
     fn no_chain_is_called_twice_for_one_packet() {
-        let carried = |table, rule: &str| {
-            let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
-            let words: Vec<String> = format!("-A PREROUTING {rule}").split(' ').map(str::to_owned).collect();
-            let Ok(Command::Append { rules, .. }) = parse(Family::V4, &words, &dialect).map(|read| read.command) else {
-                panic!("{rule}");
-            };
-            rules[0].translate(&TranslateContext { family: Family::V4, table, chain: "PREROUTING" }).is_ok()
-        };
+        let carried = |table, rule: &str| translation(Family::V4, table, rule).is_ok();
         assert!(!carried("mangle", "-m tos ! --tos 0x10/0xff -j mine"));
         assert!(!carried("raw", "-m rpfilter --validmark --invert -j mine"));
         for (table, rule) in [
@@ -383,6 +434,10 @@ mod tests {
         assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m length --length 9 -m multiport ! --dports 6"), [1]);
         assert_eq!(excluded("-p tcp -m tcp ! --sport 5 -m multiport --dports 6:8,10:20"), [1]);
         assert_eq!(excluded("-p tcp ! -s 10.0.0.1 ! -d 10.0.0.2"), [2]);
+        assert_eq!(excluded("-p tcp -m tcp --sport 5 ! --dport 6"), [1]);
+        let six = matching(Key::Payload(Field::TcpDport), false, Value::Bytes(vec![0, 6]));
+        let one_excluded = translated(Family::V4, "-p tcp -m tcp ! --sport 5 --dport 6");
+        assert!(one_excluded.iter().all(|one| one.contains(&six)), "{one_excluded:?}");
     }
 
     #[test]
