@@ -203,7 +203,7 @@ fn word_of(word: &str) -> String {
 }
 
 /// A raw table that is nowhere: what would be made of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Draft {
     hosting: &'static Hosting,
     dialect: Dialect,
@@ -734,5 +734,68 @@ mod tests {
         assert!(reading.held && !reading.is_in_force());
         assert_eq!(reading.chains, [("PREROUTING".to_owned(), true), ("mine".to_owned(), false)]);
         assert!(Reading::of(hosting, "*mangle\n").is_none());
+        assert_eq!((reading.jump_in(hosting, "PREROUTING"), reading.jump_in(hosting, "OUTPUT")), (Some(2), Some(1)));
+        assert_eq!(reading.jump_in(hosting, "mine"), None);
+    }
+
+    #[test]
+    fn what_is_ours_is_shown_as_iptables_writes_it() {
+        let text = "*mangle\n[0:0] -A OUTPUT -j xtshim-raw-OUTPUT\n\
+            [1:2] -A xtshim-raw-OUTPUT -m comment --comment \"a b\" -m comment --comment \"\" -j DROP\nCOMMIT\n";
+        let hosting = Hosting::of(CarrierKind::Mangle).expect("there is one");
+        let reading = Reading::of(hosting, text).expect("it is whole");
+        assert_eq!(
+            reading.ours(hosting),
+            [
+                "-A OUTPUT -j xtshim-raw-OUTPUT (as number 1)",
+                "[1:2] -A xtshim-raw-OUTPUT -m comment --comment \"a b\" -m comment --comment \"\" -j DROP"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_would_be_made_of_commands_is_told() {
+        let hosting = Hosting::of(CarrierKind::Mangle).expect("there is one");
+        let mut draft = Draft::new(hosting, bench::DIALECT);
+        let run = |draft: &mut Draft, command: &str| {
+            let words: Vec<String> = ["-t", "raw"].into_iter().chain(command.split(' ')).map(str::to_owned).collect();
+            draft.run(&iptables::parse(Family::V4, &words, &bench::DIALECT).expect(command))
+        };
+        assert!(run(&mut draft, "-A PREROUTING -i lo -j DROP").is_ok());
+        assert!(matches!(run(&mut draft.clone(), "-A PREROUTING -j NOTRACK"), Err(Error::Refused(_))));
+        let restored = |draft: &mut Draft, line: &str| {
+            let section = Section {
+                lines: vec![(2, line)],
+                commit: 3,
+                complete: true,
+                noflush: true,
+                counters: false,
+                test: false,
+                comments: false,
+                verbose: false,
+            };
+            draft.restore(&section).map_err(|failed| failed.line)
+        };
+        assert_eq!(restored(&mut draft.clone(), "-A PREROUTING -j NOTRACK\n"), Err(3));
+        assert_eq!(restored(&mut draft.clone(), "-A nowhere -j DROP\n"), Err(2));
+        assert_eq!(restored(&mut draft, "-A OUTPUT -o lo -j RETURN\n"), Ok(()));
+        assert_eq!((draft.host(), draft.family()), ("mangle", Family::V4));
+        assert_eq!(
+            draft.commands().expect("it can be held"),
+            [
+                "-N xtshim-raw-PREROUTING",
+                "-N xtshim-raw-PREROUTING-end",
+                "-N xtshim-raw-OUTPUT",
+                "-N xtshim-raw-OUTPUT-end",
+                "-A xtshim-raw-PREROUTING -i lo -j DROP",
+                "-A xtshim-raw-PREROUTING -g xtshim-raw-PREROUTING-end",
+                "-A xtshim-raw-PREROUTING-end -j RETURN",
+                "-A xtshim-raw-OUTPUT -o lo -g xtshim-raw-OUTPUT-end",
+                "-A xtshim-raw-OUTPUT -g xtshim-raw-OUTPUT-end",
+                "-A xtshim-raw-OUTPUT-end -j RETURN",
+                "-I PREROUTING 1 -j xtshim-raw-PREROUTING",
+                "-I OUTPUT 1 -j xtshim-raw-OUTPUT",
+            ]
+        );
     }
 }

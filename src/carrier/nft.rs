@@ -761,3 +761,55 @@ fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: 
     let stderr = format!("{prefix}: Can't set policy `{policy}' on `{chain}' line {line}: {reason}\n{blank}");
     Error::Verbatim { stderr, code: 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &str) -> Command {
+        let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        iptables::parse(Family::V4, &words, &dialect).expect("it is a command").command
+    }
+
+    #[test]
+    fn of_a_large_table_is_read_what_a_command_depends_on() {
+        let view = |words: &str| View::of(&command(&format!("-t raw {words}")), "raw");
+        let text = |chain: &str, text: &str| View::Texts { chain: chain.to_owned(), texts: vec![text.to_owned()] };
+        assert_eq!(view("-C PREROUTING -i lo -j DROP"), text("PREROUTING", "-i lo -j DROP"));
+        assert_eq!(view("-D mine -i lo -j DROP"), text("mine", "-i lo -j DROP"));
+        for words in ["-S mine", "-S mine 3", "-D mine 3"] {
+            assert_eq!(view(words), View::Chain("mine".to_owned()), "{words}");
+        }
+        for words in ["-A PREROUTING -j DROP", "-A mine -j DROP", "-A OUTPUT -m owner --uid-owner 0 -j DROP"] {
+            assert_eq!(view(words), View::Chains(Unread::Before), "{words}");
+        }
+        for words in ["-I PREROUTING -j DROP", "-I mine 1 -j DROP", "-I OUTPUT -m owner --uid-owner 0 -j DROP"] {
+            assert_eq!(view(words), View::Chains(Unread::Behind), "{words}");
+        }
+        for words in [
+            "-S",
+            "-S mine -Z",
+            "-L mine",
+            "-F mine",
+            "-A PREROUTING -j mine",
+            "-I PREROUTING -j mine",
+            "-A mine -m owner --uid-owner 0 -j DROP",
+            "-I mine -m owner --uid-owner 0 -j DROP",
+            "-I PREROUTING 2 -j DROP",
+            "-I PREROUTING -s 10.0.0.1,10.0.0.2 -j DROP",
+        ] {
+            assert_eq!(view(words), View::Whole, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_changes_nothing_only_looks() {
+        for words in ["-C mine -j DROP", "-L", "-S mine", "-V"] {
+            assert!(only_looks(&command(words)), "{words}");
+        }
+        for words in ["-L -Z", "-S mine -Z", "-Z", "-A mine -j DROP"] {
+            assert!(!only_looks(&command(words)), "{words}");
+        }
+    }
+}

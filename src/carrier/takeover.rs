@@ -404,7 +404,7 @@ fn refused(error: &CommitError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Saved;
+    use super::*;
 
     const FILE: &str = "# Generated\n*nat\n:X ACCEPT [1:2]\nCOMMIT\n# Completed\n*filter\n:INPUT DROP [0:0]\n:mine - [0:0]\n[1:2] -A INPUT -j mine\n-A mine -j DROP\nCOMMIT\n";
 
@@ -412,6 +412,10 @@ mod tests {
     fn a_table_is_found_in_a_file() {
         let saved = Saved::find(FILE, "filter").expect("it is there");
         assert_eq!(saved.rules(), 2);
+        // Two rules, a policy, a chain's head and end, and the table's end.
+        assert_eq!(saved.entries(), 6);
+        let more = Saved::find(&FILE.replace(":mine", ":theirs - [0:0]\n:mine"), "filter").expect("it is there");
+        assert_eq!(more.entries(), 8);
         assert_eq!(saved.emptied("filter"), "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n");
         assert_eq!(Saved::find(FILE, "raw"), None);
         assert_eq!(Saved::find("*raw\n-A X\n", "raw"), None);
@@ -444,5 +448,43 @@ mod tests {
             !one.says_the_same(&other("-j mine", "-g mine"))
                 && !one.says_the_same(&other("INPUT DROP", "INPUT ACCEPT"))
         );
+    }
+
+    #[test]
+    fn what_a_program_does_not_show_is_hidden() {
+        let drops = |data: u8| vec![RawExpr { name: "immediate".to_owned(), data: vec![data] }];
+        let chain = |hook: Option<Policy>, rules: &[u8]| PicturedChain {
+            hook: hook.map(|_| Hook { num: 1, priority: 0, kind: "filter".to_owned() }),
+            policy: hook,
+            rules: rules.iter().map(|data| drops(*data)).collect(),
+        };
+        let picture = |flags, chains: &[(&str, PicturedChain)]| Picture {
+            flags,
+            chains: chains.iter().map(|(name, chain)| ((*name).to_owned(), chain.clone())).collect(),
+        };
+        let (input, mine) = (("INPUT", chain(Some(Policy::Accept), &[1])), ("mine", chain(None, &[1, 2])));
+        let held = picture(0, &[input.clone(), mine.clone()]);
+        let hidden = |shown: &Picture| held.hidden_from(shown);
+        assert_eq!(hidden(&held), None);
+        let idle = ("OUTPUT", chain(Some(Policy::Accept), &[]));
+        assert_eq!(hidden(&picture(0, &[input.clone(), mine.clone(), idle])), None);
+        for (shown, told) in [
+            (picture(1, &[input.clone(), mine.clone()]), "flags"),
+            (picture(0, &[input.clone(), ("mine", chain(None, &[2]))]), "shows 1 of the 2 rules in chain mine"),
+            (picture(0, &[input.clone(), ("mine", chain(None, &[2, 1]))]), "chain mine is not what"),
+            (picture(0, &[("INPUT", chain(Some(Policy::Drop), &[1])), mine.clone()]), "chain INPUT is not what"),
+            (picture(0, std::slice::from_ref(&input)), "chain mine is not what"),
+            (picture(0, &[input.clone(), mine.clone(), ("more", chain(None, &[]))]), "a chain more that is not there"),
+            (
+                picture(0, &[input.clone(), mine.clone(), ("OUTPUT", chain(Some(Policy::Drop), &[]))]),
+                "a chain OUTPUT that is not there",
+            ),
+            (
+                picture(0, &[input.clone(), mine.clone(), ("OUTPUT", chain(Some(Policy::Accept), &[1]))]),
+                "a chain OUTPUT that is not there",
+            ),
+        ] {
+            assert!(hidden(&shown).is_some_and(|why| why.contains(told)), "{told}: {shown:?}");
+        }
     }
 }
