@@ -686,6 +686,41 @@ mod tests {
         let used = |table: &mut Table| table.chains[1].rules.push(rule("-j DROP", &[]));
         assert_eq!(made(false, &used), "table OUTPUT");
         assert_eq!(made(true, &used), "table PREROUTING OUTPUT");
+        for base in [(Policy::Drop, (0, 0)), (Policy::Accept, (1, 2))] {
+            let (policy, counters) = base;
+            let set = |table: &mut Table| table.chains[1].base = Some(Base { policy, counters });
+            assert_eq!(made(false, &set), "table OUTPUT", "{base:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_set_where_it_is_another() {
+        let base = |policy, counters| Some(Base { policy, counters });
+        let built_in = Chain { base: base(Policy::Accept, (1, 2)), ..chain("PREROUTING", Some(7), vec![]) };
+        let before = table(vec![built_in]);
+        let told = |policy, counters| {
+            let mut after = before.clone();
+            after.chains[0].base = base(policy, counters);
+            actions(&before, &after)
+        };
+        assert!(told(Policy::Accept, (1, 2)).is_empty());
+        for (policy, counters) in [(Policy::Drop, (1, 2)), (Policy::Accept, (0, 0))] {
+            let actions = told(policy, counters);
+            assert!(matches!(actions.as_slice(), [Action::SetPolicy { .. }]), "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_kept_whole() {
+        let before = table(vec![chain("mine", Some(7), vec![])]);
+        let mut after = before.clone();
+        let text = format!("-m comment --comment {} -j DROP", "x".repeat(250));
+        after.chains[0].rules = vec![rule(&text, &[])];
+        let actions = actions(&before, &after);
+        let rest = actions
+            .iter()
+            .filter(|action| matches!(action, Action::AddRule { chain, .. } if chain == userdata::OVERFLOW_CHAIN));
+        assert!(rest.count() > 0, "{actions:?}");
     }
 
     #[test]

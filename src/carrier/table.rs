@@ -896,4 +896,61 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_rule_that_was_just_given_is_sent_as_it_is_by_now() {
+        let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+        let mut table = Table::empty(Family::V4, "raw");
+        let mut after = |commands: &[&str]| {
+            for command in commands {
+                run(&mut table, &dialect, command, &mut String::new()).expect(command);
+            }
+            let held = &table.chains[1].rules[0];
+            held.given().map(|rule| (rule.counters, rule.jump().map(str::to_owned)))
+        };
+        let calls = |chain: &str| Some(chain.to_owned());
+        assert_eq!(after(&["-N a", "-N b", "-A b -c 1 2 -j a"]), Some(((1, 2), calls("a"))));
+        assert!(after(&["-E a aa"]).is_none_or(|sent| sent == ((1, 2), calls("aa"))));
+        assert!(after(&["-E aa a", "-Z"]).is_none_or(|sent| sent == ((0, 0), calls("a"))));
+    }
+
+    #[test]
+    fn tables_read_the_same_whatever_was_counted() {
+        let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+        let table = |commands: &[&str]| {
+            let mut table = Table::empty(Family::V4, "raw");
+            table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+            for command in commands {
+                run(&mut table, &dialect, command, &mut String::new()).expect(command);
+            }
+            table
+        };
+        let one = table(&["-N a", "-N b", "-A a -j b", "-P OUTPUT DROP"]);
+        assert!(one.reads_as(&table(&["-N a", "-N b", "-A a -c 1 2 -j b", "-P OUTPUT DROP"])));
+        for other in [
+            ["-N a", "-N b", "-A a -g b", "-P OUTPUT DROP"],
+            ["-N a", "-N b", "-A a -j b", "-P OUTPUT ACCEPT"],
+            ["-N a", "-N c", "-A a -j c", "-P OUTPUT DROP"],
+            ["-N a", "-N b", "-A b -j a", "-P OUTPUT DROP"],
+            ["-N a", "-N b", "-P PREROUTING DROP", "-P OUTPUT DROP"],
+        ] {
+            assert!(!one.reads_as(&table(&other)), "{other:?}");
+        }
+        assert!(!one.reads_as(&table(&["-N a", "-N b", "-N c", "-A a -j b", "-P OUTPUT DROP"])));
+        assert!(!table(&["-N a", "-N c"]).reads_as(&table(&["-N a", "-N b"])));
+    }
+
+    #[test]
+    fn chains_that_call_each_other_in_a_circle_are_looked_through_once() {
+        let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
+        let mut table = Table::empty(Family::V4, "raw");
+        table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+        let commands =
+            ["-N a", "-N b", "-A a -j b", "-A b -j a", "-A a -m owner --uid-owner 0 -j DROP", "-A OUTPUT -j a"];
+        for command in commands {
+            let before = table.clone();
+            run(&mut table, &dialect, command, &mut String::new()).expect(command);
+            hooks::check(&before, &table, &dialect).expect(command);
+        }
+    }
 }
