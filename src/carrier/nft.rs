@@ -23,14 +23,14 @@ use crate::nft::userdata::{self, Continuations, Decoded, Entry};
 use crate::nft::{self, Batch, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
 use crate::rules;
 use crate::sys::grace;
+use crate::sys::turn::Turn;
 use nix::errno::Errno;
 use once_cell::sync::Lazy;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
-/// How often a change is computed again because somebody else's came first.
+/// How often a table is read again because somebody else's change came first.
 const ATTEMPTS: u32 = 200;
 
 /// So many rules, and jumps to chains, are read faster than one could ask for less.
@@ -180,11 +180,13 @@ impl NftCarrier {
 
     /// As much of it as is asked for.
     fn look(&mut self, view: &View) -> Result<Table, Error> {
+        let mut turn = Turn::default();
         for _ in 0..ATTEMPTS {
             let reading = self.read_loosely(view)?;
             if self.is_present(reading.generation)? {
                 return reading.table;
             }
+            turn.lost();
         }
         Err(Error::Resource("the ruleset changes faster than it can be read".to_owned()))
     }
@@ -226,7 +228,7 @@ impl NftCarrier {
         let view = if few || runs { &View::Whole } else { view };
         if *view != View::Whole {
             // A ruleset that was saved and loaded again has lost all of its texts.
-            let ours = Connection::first_rules_are(self.family, &self.name, userdata::is_ours);
+            let ours = self.connection.first_rules_are(self.family, &self.name, userdata::is_ours);
             if !ours.map_err(|error| unavailable(&error))? {
                 return Err(self.incompatible());
             }
@@ -429,7 +431,8 @@ impl NftCarrier {
     ) -> Result<Applied, E> {
         // What is new may make a run of what is there, unless nothing of that stays.
         let view = if self.optimize && *view != View::Chains(Unread::Replaced) { &View::Whole } else { view };
-        for attempt in 0..ATTEMPTS {
+        let mut turn = Turn::default();
+        for _ in 0..ATTEMPTS {
             let Reading { table, generation } = self.read_loosely(view).map_err(&lift)?;
             let change = table.map_err(&lift).and_then(|before| {
                 let mut after = before.clone();
@@ -441,14 +444,17 @@ impl NftCarrier {
             let (Change { batch, sweep, told }, before) = match change {
                 Ok(change) if !dry && !change.0.batch.is_empty() => change,
                 outcome if self.is_present(generation).map_err(&lift)? => return outcome.map(|_| Applied::default()),
-                _ => continue,
+                _ => {
+                    turn.lost();
+                    continue;
+                }
             };
             match self.connection.commit(batch, Some(generation)) {
                 Ok(()) => {
                     let told = told.and(self.clean_up(sweep, generation));
                     return Ok(Applied { told, ..Applied::default() });
                 }
-                Err(error) if error.is_race() => std::thread::sleep(Duration::from_micros(u64::from(attempt) * 50)),
+                Err(error) if error.is_race() => turn.lost(),
                 Err(error) if error.in_doubt => {
                     if self.is_so(before, |table| compute(table).is_ok()) {
                         return Ok(Applied { told, ..Applied::default() });

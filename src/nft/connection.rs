@@ -32,6 +32,8 @@ pub struct Connection {
     socket: Socket,
     buffer: Vec<u8>,
     next_seq: u32,
+    /// Closed with the connection: whoever closes one waits until the kernel is done with what others have deleted.
+    left: Vec<Socket>,
 }
 
 /// A table.
@@ -179,7 +181,7 @@ impl Connection {
     /// EPROTONOSUPPORT where the kernel has no nfnetlink.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        Ok(Self { socket, buffer: vec![0; SMALL_SPACE], next_seq: 1 })
+        Ok(Self { socket, buffer: vec![0; SMALL_SPACE], next_seq: 1, left: Vec::new() })
     }
 
     /// The generation of the namespace's ruleset: changes with every transaction.
@@ -252,7 +254,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::tables`].
     pub fn rules(&mut self, family: Family, table: &str, chain: Option<&str>) -> io::Result<Vec<RuleInfo>> {
-        self.dump_rules(family, table, chain, |attributes: Attributes<'_>| {
+        self.dump_rules(family, table, chain, DUMP_ATTEMPTS, |attributes: Attributes<'_>| {
             Some(RuleInfo { expressions: read_expressions(attributes), ..read_rule(attributes)? })
         })
     }
@@ -260,7 +262,7 @@ impl Connection {
     /// The same without their expressions, and only the rules whose user data `wanted` wants.
     ///
     /// # Errors
-    /// As [`Connection::tables`].
+    /// As [`Connection::table`]; EINTR when the ruleset has changed meanwhile, with which its generation has.
     pub fn rules_in_short(
         &mut self,
         family: Family,
@@ -272,7 +274,7 @@ impl Connection {
             let userdata = attributes.find(rule::USERDATA).map(|attribute| attribute.value);
             wanted(userdata.unwrap_or_default()).then(|| read_rule(attributes)).flatten()
         };
-        self.dump_rules(family, table, chain, read)
+        self.dump_rules(family, table, chain, 1, read)
     }
 
     /// Whether all user data of a table's first rules is as `wanted`: of as many as fit into the first datagram of a dump,
@@ -280,7 +282,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::tables`].
-    pub fn first_rules_are(family: Family, table: &str, wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
+    pub fn first_rules_are(&mut self, family: Family, table: &str, wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
         // A dump that nobody reads to its end would be in the way of what is asked next.
         let mut apart = Self::open()?;
         apart.ask(msg::GETRULE, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, |out| out.put_str(rule::TABLE, table))?;
@@ -293,7 +295,9 @@ impl Connection {
                 all &= attributes.find(rule::USERDATA).is_some_and(|found| wanted(found.value));
             }
         }
-        if messages.0.is_empty() { Ok(all) } else { Err(Errno::EBADMSG.into()) }
+        let heard = messages.0.is_empty();
+        self.left.push(apart.socket);
+        if heard { Ok(all) } else { Err(Errno::EBADMSG.into()) }
     }
 
     fn dump_rules(
@@ -301,6 +305,7 @@ impl Connection {
         family: Family,
         table: &str,
         chain: Option<&str>,
+        attempts: usize,
         mut read: impl FnMut(Attributes<'_>) -> Option<RuleInfo>,
     ) -> io::Result<Vec<RuleInfo>> {
         let fill = |out: &mut Writer| {
@@ -309,7 +314,7 @@ impl Connection {
                 out.put_str(rule::CHAIN, chain);
             }
         };
-        self.dump(msg::GETRULE, family, fill, |message: Message<'_>| {
+        self.dump_within(attempts, msg::GETRULE, family, fill, |message: Message<'_>| {
             let attributes = message.attributes();
             let of_table = is_of(family, message, msg::NEWRULE) && attributes.is_string(rule::TABLE, table);
             // The kernel need not have heeded all of the question.
@@ -442,7 +447,7 @@ impl Connection {
     /// was not read to its end of the next one (EBUSY).
     fn start_over(&mut self) {
         if let Ok(socket) = Socket::open(SockProtocol::NetlinkNetFilter) {
-            self.socket = socket;
+            self.left.push(std::mem::replace(&mut self.socket, socket));
         }
     }
 
@@ -451,12 +456,30 @@ impl Connection {
         message: u8,
         family: Family,
         fill: impl Fn(&mut Writer),
+        read: impl FnMut(Message<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.dump_within(DUMP_ATTEMPTS, message, family, fill, read)
+    }
+
+    /// The same, asked for so often at most because changes got into it.
+    fn dump_within<T>(
+        &mut self,
+        attempts: usize,
+        message: u8,
+        family: Family,
+        fill: impl Fn(&mut Writer),
         mut read: impl FnMut(Message<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         self.make_room();
+        let mut interrupted = 0;
         for _ in 0..DUMP_ATTEMPTS {
             match self.request(message, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, &fill, &mut read) {
-                Err(error) if errno_of(&error) == Errno::EINTR => {}
+                Err(error) if errno_of(&error) == Errno::EINTR => {
+                    interrupted += 1;
+                    if interrupted == attempts {
+                        break;
+                    }
+                }
                 Err(error) if errno_of(&error) == Errno::ENOBUFS => self.start_over(),
                 other => return other,
             }
@@ -487,7 +510,7 @@ impl Connection {
         let seq = self.ask(message, nfproto, flags, fill)?;
         let is_dump = flags & nl::F_DUMP == nl::F_DUMP;
         // Each NFT_MSG_NEW… comes right before its NFT_MSG_GET… (enum nf_tables_msg_types).
-        let mut answer = Answer { seq, kind: message - 1, is_dump, interrupted: false, found: Vec::new() };
+        let mut answer = Answer { seq, kind: message - 1, is_dump, found: Vec::new() };
         loop {
             let received = self.socket.receive(&mut self.buffer, true);
             let heard = received.and_then(|size| answer.hear(self.buffer.get(..size).unwrap_or_default(), &mut read));
@@ -495,8 +518,8 @@ impl Connection {
                 Ok(false) => {}
                 Ok(true) => return Ok(answer.found),
                 Err(error) => {
-                    // Of an answer that could not be read there may be more.
-                    if matches!(errno_of(&error), Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT) {
+                    // Of an answer that could not be read, or is not worth it, there may be more.
+                    if matches!(errno_of(&error), Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT | Errno::EINTR) {
                         self.start_over();
                     }
                     return Err(error);
@@ -533,7 +556,6 @@ struct Answer<T> {
     seq: u32,
     kind: u8,
     is_dump: bool,
-    interrupted: bool,
     found: Vec<T>,
 }
 
@@ -552,7 +574,10 @@ impl<T> Answer<T> {
             if message.seq != self.seq {
                 continue;
             }
-            self.interrupted |= message.flags & nl::F_DUMP_INTR != 0;
+            // Whatever comes then is of another ruleset.
+            if message.flags & nl::F_DUMP_INTR != 0 {
+                return Err(Errno::EINTR.into());
+            }
             let ended = match message.kind {
                 nl::ERROR => Some(message.error().unwrap_or(Errno::EBADMSG as i32)),
                 nl::OVERRUN => Some(Errno::ENOBUFS as i32),
@@ -564,7 +589,6 @@ impl<T> Answer<T> {
                 _ => Some(Errno::EBADMSG as i32),
             };
             match ended {
-                Some(0) if self.interrupted => return Err(Errno::EINTR.into()),
                 Some(0) => return Ok(true),
                 Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                 None => {}
@@ -791,7 +815,7 @@ mod tests {
 
     /// The handles in an answer that comes in these datagrams; `None` if it has no end.
     fn hear(datagrams: &[Vec<u8>]) -> Option<Result<Vec<u64>, Errno>> {
-        let mut answer = Answer { seq: SEQ, kind: msg::NEWRULE, is_dump: true, interrupted: false, found: Vec::new() };
+        let mut answer = Answer { seq: SEQ, kind: msg::NEWRULE, is_dump: true, found: Vec::new() };
         let mut read = |message: Message<'_>| Some(read_rule(message.attributes())?.handle);
         for datagram in datagrams {
             match answer.hear(datagram, &mut read) {

@@ -17,4 +17,5 @@ pub mod start;
 pub mod store;
 pub mod talk;
 pub mod time;
+pub mod turn;
 pub mod xtables;

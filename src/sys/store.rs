@@ -69,6 +69,15 @@ impl Store {
         }
     }
 
+    /// An empty file, made if need be, that is there to be locked.
+    ///
+    /// # Errors
+    /// What openat(2) says.
+    pub fn file_to_lock(&self, name: &str) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+    }
+
     /// Whether what lies in it is gone when the machine is switched off.
     pub fn is_volatile(&self) -> bool {
         /// RAMFS_MAGIC (linux/magic.h).
