@@ -163,6 +163,25 @@ fn thousands_of_rules_are_one_transaction() {
 }
 
 #[test]
+fn a_settled_generation_is_the_present_one_and_leaves_nothing_behind() {
+    if !in_namespace() {
+        return;
+    }
+    let mut kernel = Connection::open().unwrap();
+    with_table(&mut kernel);
+    for count in 1..4 {
+        let generation = kernel.settled_generation().unwrap();
+        let mut batch = Batch::new();
+        batch.add_rule(RAW, "one", Position::Append, accept(), b"");
+        kernel.commit(batch, Some(generation)).unwrap();
+        let settled = kernel.settled_generation().unwrap();
+        assert_ne!(settled, generation);
+        assert_eq!(rule_count(&mut kernel), count);
+        assert_eq!(kernel.generation().unwrap(), settled);
+    }
+}
+
+#[test]
 fn writers_at_once_lose_nothing() {
     if !in_namespace() {
         return;

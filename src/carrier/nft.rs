@@ -194,7 +194,7 @@ impl NftCarrier {
     /// The table as it was at one moment if its generation is still the present one: a transaction that bears the
     /// generation finds that out by itself.
     fn read_loosely(&mut self, view: &View) -> Result<Reading, Error> {
-        let generation = self.connection.generation().map_err(|error| unavailable(&error))?;
+        let generation = self.connection.settled_generation().map_err(|error| unavailable(&error))?;
         Ok(Reading { table: self.read_table(view), generation })
     }
 

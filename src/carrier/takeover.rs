@@ -341,7 +341,7 @@ impl NftCarrier {
 
     /// The generation of the ruleset.
     pub fn generation(&mut self) -> Result<u32, Error> {
-        self.connection.generation().map_err(|error| unavailable(&error))
+        self.connection.settled_generation().map_err(|error| unavailable(&error))
     }
 
     fn send(&mut self, batch: Batch, generation: Option<u32>) -> Result<Option<Vec<String>>, Error> {

@@ -201,6 +201,25 @@ impl Connection {
         only(found)
     }
 
+    /// The same, when the transaction that made it is over. The kernel tells a generation a moment before the rules are
+    /// that one's (nf_tables_commit in net/netfilter/nf_tables_api.c): a dump that began in between would be of two
+    /// rulesets, and both its generations the same.
+    ///
+    /// # Errors
+    /// As [`Connection::generation`].
+    pub fn settled_generation(&mut self) -> io::Result<u32> {
+        let generation = self.generation()?;
+        // Refused for its generation, by one who waits for whoever changes something (nf_tables_valid_genid). 0 is none.
+        let past = match generation.wrapping_sub(1) {
+            0 => u32::MAX,
+            past => past,
+        };
+        let seq = self.take_seqs(1);
+        let [begin, ..] = Batch::new().datagram(seq, Some(past), false);
+        self.socket.send(&begin)?;
+        Ok(generation)
+    }
+
     /// One table, or `None` where there is no such.
     ///
     /// # Errors
