@@ -456,6 +456,7 @@ impl NftCarrier {
                 }
                 Err(error) if error.is_race() => turn.lost(),
                 Err(error) if error.in_doubt => {
+                    turn.over();
                     if self.is_so(before, |table| compute(table).is_ok()) {
                         return Ok(Applied { told, ..Applied::default() });
                     }

@@ -103,14 +103,17 @@ fn without_intervals(alternative: Alternative, parted: bool) -> Vec<Alternative>
     if alternative.iter().all(|expr| spread(expr).is_none()) {
         return vec![alternative];
     }
-    let mut said = vec![Vec::new()];
-    for expr in &alternative {
-        let tests = match spread(expr) {
-            Some(tests) => tests.into_iter().map(|tests| tests.into_iter().map(Expr::Match).collect()).collect(),
-            None => vec![vec![expr.clone()]],
-        };
-        said = product(&said, &tests);
+    let said = alternative.iter().map(|expr| match spread(expr) {
+        Some(tests) => tests.into_iter().map(|tests| tests.into_iter().map(Expr::Match).collect()).collect(),
+        None => vec![vec![expr.clone()]],
+    });
+    let said: Vec<Vec<Alternative>> = said.collect();
+    // Each that doubles the parts doubles those of all others.
+    let parts = said.iter().try_fold(1_usize, |parts, choices| parts.checked_mul(choices.len()));
+    if parts.is_none_or(|parts| parts > PARTS_MAX) {
+        return vec![alternative];
     }
+    let said = said.iter().fold(vec![Vec::new()], |said, choices| product(&said, choices));
     if said.iter().any(|tests| tests.len() > TESTS_MAX) { vec![alternative] } else { said }
 }
 
@@ -456,6 +459,26 @@ mod tests {
         let many: String =
             (0..9).map(|at| format!("-m multiport --sports 1:{0},{1}:60,70:80,90:95 ", at + 5, at + 20)).collect();
         assert_eq!(sets(&format!("-p tcp {many}-j ACCEPT")), (1, 9));
+        // Each of them doubles the parts.
+        let misses = (0..24).map(|at| format!("-m u32 ! --u32 {}&0xffff=100 ", at % 16)).collect::<String>();
+        assert_eq!(sets(&format!("{misses}-j ACCEPT")), (1, 24));
+        assert_eq!(sets("-m u32 ! --u32 4&0xffff=100 -j mine"), (2, 0));
+        assert_eq!(sets("-m u32 ! --u32 8&0xffff=100 -j ACCEPT"), (2, 0));
+    }
+
+    #[test]
+    fn a_chain_that_changes_the_checksum_is_called_once() {
+        let parts = |table: &str| {
+            let rule = Rule::from_spec(
+                Family::V4,
+                table,
+                "jump -m u32 --u32 0x8&0xffff=0x0:0x7fff,0x8001:0xffff",
+                Some("mine"),
+            )
+            .unwrap();
+            rule.translate(&TranslateContext { family: Family::V4, table, chain: "PREROUTING" }).unwrap().len()
+        };
+        assert_eq!((parts("mangle"), parts("raw")), (1, 2));
     }
 
     #[test]

@@ -129,10 +129,12 @@ const IP4_HEADER: u32 = 20;
 const IP4_CHECKSUM: u32 = 10;
 
 impl Place {
-    /// Whether some of `len` bytes from `offset` on are written.
+    /// Whether some of `len` bytes from `offset` on are written, the checksum with the rest.
     fn touches(&self, offset: u32, len: u32) -> bool {
         let kept = |at: u32| self.keep.get(at as usize).is_none_or(|keep| *keep == 0xff);
-        (offset..offset.saturating_add(len)).any(|at| at.checked_sub(self.offset).is_some_and(|at| !kept(at)))
+        let summed = |at: u32| self.checksum.is_some_and(|sum| (sum..sum + 2).contains(&at));
+        let end = offset.saturating_add(len);
+        (offset..end).any(|at| summed(at) || at.checked_sub(self.offset).is_some_and(|at| !kept(at)))
     }
 }
 

@@ -465,8 +465,27 @@ impl Connection {
     /// Another socket: what has not been read of the old one would be in the way of what is asked next, and a dump that
     /// was not read to its end of the next one (EBUSY).
     fn start_over(&mut self) {
-        if let Ok(socket) = Socket::open(SockProtocol::NetlinkNetFilter) {
-            self.left.push(std::mem::replace(&mut self.socket, socket));
+        let _ = self.on_another_socket();
+    }
+
+    fn on_another_socket(&mut self) -> io::Result<()> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        self.left.push(std::mem::replace(&mut self.socket, socket));
+        Ok(())
+    }
+
+    /// Leaves a dump that changes have got into. Without a descriptor to spare it is read to its end.
+    fn leave_dump(&mut self, seq: u32, last: usize) {
+        let mut size = last;
+        if self.on_another_socket().is_ok() {
+            return;
+        }
+        let ends = |message: Message<'_>| message.seq == seq && matches!(message.kind, nl::DONE | nl::ERROR);
+        while !Messages(self.buffer.get(..size).unwrap_or_default()).any(ends) {
+            match self.socket.receive(&mut self.buffer, true) {
+                Ok(more) => size = more,
+                Err(_) => break,
+            }
         }
     }
 
@@ -532,14 +551,17 @@ impl Connection {
         let mut answer = Answer { seq, kind: message - 1, is_dump, found: Vec::new() };
         loop {
             let received = self.socket.receive(&mut self.buffer, true);
+            let size = *received.as_ref().unwrap_or(&0);
             let heard = received.and_then(|size| answer.hear(self.buffer.get(..size).unwrap_or_default(), &mut read));
             match heard {
                 Ok(false) => {}
                 Ok(true) => return Ok(answer.found),
                 Err(error) => {
                     // Of an answer that could not be read, or is not worth it, there may be more.
-                    if matches!(errno_of(&error), Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT | Errno::EINTR) {
-                        self.start_over();
+                    match errno_of(&error) {
+                        Errno::EINTR => self.leave_dump(seq, size),
+                        Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT => self.start_over(),
+                        _ => {}
                     }
                     return Err(error);
                 }

@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Turn {
     held: Option<Flock<OwnedFd>>,
     defeats: u32,
+    /// Whoever has it does not give it back.
+    out_of_reach: bool,
 }
 
 impl Turn {
@@ -39,10 +41,19 @@ impl Turn {
             return;
         }
         self.defeats += 1;
-        match Store::open().and_then(|store| store.file_to_lock(NAME)) {
-            Ok(file) => self.held = wait(file, PATIENCE),
-            Err(_) => std::thread::sleep(some_of(grown(self.defeats, PAUSE))),
+        if !self.out_of_reach {
+            self.held =
+                Store::open().and_then(|store| store.file_to_lock(NAME)).ok().and_then(|file| wait(file, PATIENCE));
+            self.out_of_reach = self.held.is_none();
         }
+        if self.held.is_none() {
+            std::thread::sleep(some_of(grown(self.defeats, PAUSE)));
+        }
+    }
+
+    /// Gives it back before the end.
+    pub fn over(&mut self) {
+        self.held = None;
     }
 }
 
