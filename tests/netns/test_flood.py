@@ -1,5 +1,5 @@
 """Packets of the very moment in which rules are made anew: none passes that is dropped before and after. The kernel fills
-sets of ranges later than the rules that look into them are in force, so no rule of ours looks into one."""
+sets of ranges later than the rules that look into them are in force, so none of these looks into one."""
 
 import re
 import socket

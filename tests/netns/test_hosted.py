@@ -317,7 +317,8 @@ def test_flush_removes_it_and_probe_shows_it(variant, host, hosting, tmp_path):
         flushed = run("xtshim", "flush")
         assert (flushed.rc, flushed.out) == (0, f"ip raw: removed from {host}\n".encode()), flushed.text()
         assert b"xtshim-raw" not in harness.execute(theirs).out
-        assert b"-A" not in run("iptables", "-t", "raw", "-S").out
+        listed = run("iptables", "-t", "raw", "-S")
+        assert listed.rc == 0 and b"-A" not in listed.out, listed.text()
         assert run("xtshim", "flush").out == b"Nothing of it is carried in this network namespace.\n"
     place.close()
 
@@ -341,6 +342,11 @@ def test_a_jump_that_was_moved_comes_first_again(variant, host, hosting, tmp_pat
         theirs("-D", CHAIN[host], "1")
         assert "-j DROP" in run("iptables", "-t", "raw", "-S")
         assert theirs("-S", CHAIN[host])[1] == first
+        for argv in (("iptables-save", "-t", "raw"), ("iptables", "-t", "raw", "-A", "PREROUTING", "-d", "10.0.0.2", "-i", "a", "-j", "DROP")):
+            theirs("-I", CHAIN[host], "-p", "udp", "-j", "ACCEPT")
+            run(*argv)
+            assert theirs("-S", CHAIN[host])[1] == first
+            theirs("-D", CHAIN[host], "2")
     place.close()
 
 
@@ -648,4 +654,49 @@ def test_another_configuration(variant, earlier, later, hosting, tmp_path):
         assert b"-A" not in listed()
         run("iptables", "-t", "raw", "-A", "PREROUTING", *RULE)
         assert "until `xtshim flush`" not in "".join(row for row in run("xtshim", "probe").out.decode().splitlines() if "raw" in row)
+    place.close()
+
+
+def spoiled(variant, host, tmp_path, tool, script):
+    """Ours, raw in `host`, over originals of which one tool is a script. Gives what calls it."""
+    directory, front = tmp_path / "programs", tmp_path / "fronts"
+    directory.mkdir(), front.mkdir()
+    for name in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"):
+        named = name.replace("tables", f"tables-{variant}")
+        if name == tool:
+            (directory / named).write_text(script.format(real=f"/usr/sbin/{named}", here=tmp_path))
+            (directory / named).chmod(0o755)
+        else:
+            (directory / named).symlink_to(f"/usr/sbin/{named}")
+    config = tmp_path / "xtshim.toml"
+    config.write_text(f'backend = "{variant}"\n[carriers]\nraw = "{host}"\n[backends]\ndirectory = "{directory}"\n[journal]\nsystem = false\nfile = "none"\n')
+    return {"XTABLES_LOCKFILE": str(tmp_path / "lock"), "XTSHIM_CONFIG": str(config)}
+
+
+@pytest.mark.parametrize("what", ("save", "restore"))
+def test_a_backend_that_does_otherwise(variant, host, hosting, tmp_path, what):
+    """One that cannot list what it holds is not one that holds nothing; and of a change that it made another of nothing stays."""
+    script = {
+        # Fails without a word.
+        "save": '#!/bin/sh\n[ -e {here}/armed ] && exit 1\nexec {real} "$@"\n',
+        # Drops become accepts, once.
+        "restore": '#!/bin/sh\nrm {here}/armed 2>/dev/null && exec sh -c "sed s/DROP/ACCEPT/ | {real} --noflush"\nexec {real} "$@"\n',
+    }[what]
+    ours, place = hosting(variant, host), harness.Netns()
+    env = spoiled(variant, host, tmp_path, f"iptables-{what}", script)
+    with place.entered():
+        run = lambda *argv: harness.execute([ours.path(argv[0]), *argv[1:]], env={**ours.environment(), **env})
+        rule = lambda last: ("-d", f"10.0.0.{last}", "-i", "a", "-j", "DROP")
+        for there in (False, True):
+            if there:
+                assert run("iptables", "-t", "raw", "-A", "PREROUTING", *rule(1)).rc == 0
+            before = run("iptables", "-t", "raw", "-S")
+            assert before.rc == 0 and before.out.count(b"-A") == there, before.text()
+            (tmp_path / "armed").touch()
+            assert run("iptables", "-t", "raw", "-A", "PREROUTING", *rule(2)).rc != 0
+            if what == "save":
+                assert run("iptables", "-t", "raw", "-S").rc != 0
+                (tmp_path / "armed").unlink()
+            assert run("iptables", "-t", "raw", "-S").out == before.out
+            assert b"10.0.0.2" not in harness.execute([f"/usr/sbin/iptables-{variant}-save", "-t", host]).out
     place.close()

@@ -680,3 +680,18 @@ def test_restored_while_another_takes_over(machine):
     shown = machine.theirs("iptables", "-S").decode()
     assert "--string" in shown and shown.count("4001 -j DROP") == 1, shown
     assert machine.rules() == [line for line in shown.splitlines() if not line.startswith("-P")]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_flush_that_fails(machine):
+    """Removed, or still there and a failure."""
+    for number in range(1, 60):
+        machine.ours("iptables", *DROP)
+        answer = machine.ours("flush", via=("strace", "-o", "/dev/null", "-e", f"inject=sendto:error=ENOBUFS:when={number}"), rc=None)
+        assert machine.carried() == (b"ip filter: removed" not in answer.out), f"{number}: {answer.text()}"
+        if machine.carried():
+            assert answer.rc != 0 and machine.dropped(), f"{number}: {answer.text()}"
+            machine.ours("flush")
+        elif number > 20 and answer.rc == 0:
+            return
+    raise AssertionError("there is no end of it")

@@ -178,3 +178,22 @@ def test_first_calls_at_once(alone, tmp_path):
     outcomes = [(process.communicate(timeout=120)[0], process.returncode) for process in running]
     assert outcomes == [(b"", 0)] * 5
     assert alone.run("iptables -t raw -S OUTPUT", 0).out.count(b"-A OUTPUT") == 5
+
+
+@pytest.mark.parametrize("chain, where", (("PREROUTING", "filter hook prerouting priority 0"), ("PREROUTING", "filter hook input priority -300"), ("OUTPUT", "route hook output priority -300")))
+def test_a_chain_at_another_place(alone, chain, where):
+    """What stands in it would be asked elsewhere than where iptables asks it."""
+    nft(alone, "add", "table", "ip", "xtshim-raw")
+    nft(alone, "add", "chain", "ip", "xtshim-raw", chain, f"{{ type {where}; }}")
+    unreadable(alone)
+
+
+def test_a_large_table_reloaded(alone):
+    """As a small one: not even what needs to know no other rule is put into it."""
+    fill(alone)
+    many = "".join(f"-A OUTPUT -d 10.0.0.{number} -j ACCEPT\n" for number in range(100))
+    alone.run("iptables-restore -n", 0, stdin=f"*raw\n{many}COMMIT\n".encode())
+    saved = nft(alone, "list", "ruleset")
+    nft(alone, "flush", "ruleset")
+    nft(alone, "-f", "-", stdin=saved)
+    unreadable(alone)
