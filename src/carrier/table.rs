@@ -833,6 +833,11 @@ mod tests {
         (Variant::Nft, include_str!("../../tests/agreement/raw-1.8.9-nft.txt")),
     ];
 
+    fn untouched() -> Table {
+        let chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+        Table { chains, ..Table::empty(Family::V4, "raw") }
+    }
+
     /// The change is in the kernel: it has the chains that it needs, and every rule.
     fn settle(table: &mut Table) {
         for chain in table.chains.iter_mut() {
@@ -874,8 +879,7 @@ mod tests {
     fn each_command_says_what_it_says_in_iptables() {
         for (variant, said) in SAID {
             let dialect = Dialect { family: Family::V4, variant, version: (1, 8, 9) };
-            let mut table = Table::empty(Family::V4, "raw");
-            table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+            let mut table = untouched();
             for answer in said.split("$ ").skip(1) {
                 let (command, expected) = answer.split_once('\n').unwrap_or((answer, ""));
                 let (before, mut after, mut out) = (table.clone(), table.clone(), String::new());
@@ -918,8 +922,7 @@ mod tests {
     fn tables_read_the_same_whatever_was_counted() {
         let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
         let table = |commands: &[&str]| {
-            let mut table = Table::empty(Family::V4, "raw");
-            table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+            let mut table = untouched();
             for command in commands {
                 run(&mut table, &dialect, command, &mut String::new()).expect(command);
             }
@@ -943,8 +946,7 @@ mod tests {
     #[test]
     fn chains_that_call_each_other_in_a_circle_are_looked_through_once() {
         let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
-        let mut table = Table::empty(Family::V4, "raw");
-        table.chains = builtins("raw").iter().map(|builtin| Chain::untouched(builtin.name)).collect();
+        let mut table = untouched();
         let commands =
             ["-N a", "-N b", "-A a -j b", "-A b -j a", "-A a -m owner --uid-owner 0 -j DROP", "-A OUTPUT -j a"];
         for command in commands {

@@ -217,6 +217,8 @@ impl Connection {
         let seq = self.take_seqs(1);
         let [begin, ..] = Batch::new().datagram(seq, Some(past), false);
         self.socket.send(&begin)?;
+        // The refusal is queued by then. Whoever asks next passes it over if it could not be had.
+        let _ = self.socket.receive(&mut self.buffer, false);
         Ok(generation)
     }
 
