@@ -269,7 +269,7 @@ impl NftCarrier {
             before
         };
         let rules = self.connection.rules_in_short(self.family, &self.name, chain, wanted)?;
-        let overflow = |rule: &RuleInfo| rule.chain == userdata::OVERFLOW_CHAIN;
+        let overflow = |rule: &RuleInfo| *rule.chain == *userdata::OVERFLOW_CHAIN;
         match chain {
             None => {
                 let (overflow, rules) = rules.into_iter().partition(overflow);
@@ -341,8 +341,8 @@ impl NftCarrier {
                 });
                 continue;
             }
-            let same = last.filter(|at| names.get(*at).is_some_and(|name| *name == info.chain));
-            let at = same.or_else(|| index.get(info.chain.as_str()).copied());
+            let same = last.filter(|at| names.get(*at).is_some_and(|name| **name == *info.chain));
+            let at = same.or_else(|| index.get(&*info.chain).copied());
             last = at;
             let chain = at.and_then(|at| table.chains.get_mut(at));
             let chain = chain.ok_or_else(|| self.incompatible())?;

@@ -149,7 +149,7 @@ impl Picture {
             for counter in expressions.iter_mut().filter(|expression| expression.name == "counter") {
                 counter.data.clear();
             }
-            if let Some(chain) = chains.get_mut(&rule.chain) {
+            if let Some(chain) = chains.get_mut(&*rule.chain) {
                 chain.rules.push(expressions);
             }
         }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer. Every page of it
 /// has to be had from the kernel first.
@@ -108,7 +109,7 @@ impl RawExpr {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleInfo {
     /// The chain that it is in.
-    pub chain: String,
+    pub chain: Rc<str>,
     /// Its number in the kernel.
     pub handle: u64,
     /// NFTA_RULE_USERDATA.
@@ -275,8 +276,9 @@ impl Connection {
     /// # Errors
     /// As [`Connection::tables`].
     pub fn rules(&mut self, family: Family, table: &str, chain: Option<&str>) -> io::Result<Vec<RuleInfo>> {
-        self.dump_rules(family, table, chain, DUMP_ATTEMPTS, |attributes: Attributes<'_>| {
-            Some(RuleInfo { expressions: read_expressions(attributes), ..read_rule(attributes)? })
+        let mut names = Names::default();
+        self.dump_rules(family, table, chain, DUMP_ATTEMPTS, |parts: RuleParts<'_>| {
+            Some(RuleInfo { expressions: read_expressions(parts.expressions), ..parts.read(&mut names)? })
         })
     }
 
@@ -291,10 +293,8 @@ impl Connection {
         chain: Option<&str>,
         mut wanted: impl FnMut(&[u8]) -> bool,
     ) -> io::Result<Vec<RuleInfo>> {
-        let read = |attributes: Attributes<'_>| {
-            let userdata = attributes.find(rule::USERDATA).map(|attribute| attribute.value);
-            wanted(userdata.unwrap_or_default()).then(|| read_rule(attributes)).flatten()
-        };
+        let mut names = Names::default();
+        let read = |parts: RuleParts<'_>| wanted(parts.userdata).then(|| parts.read(&mut names)).flatten();
         self.dump_rules(family, table, chain, 1, read)
     }
 
@@ -327,7 +327,7 @@ impl Connection {
         table: &str,
         chain: Option<&str>,
         attempts: usize,
-        mut read: impl FnMut(Attributes<'_>) -> Option<RuleInfo>,
+        mut read: impl FnMut(RuleParts<'_>) -> Option<RuleInfo>,
     ) -> io::Result<Vec<RuleInfo>> {
         let fill = |out: &mut Writer| {
             out.put_str(rule::TABLE, table);
@@ -336,11 +336,11 @@ impl Connection {
             }
         };
         self.dump_within(attempts, msg::GETRULE, family, fill, |message: Message<'_>| {
-            let attributes = message.attributes();
-            let of_table = is_of(family, message, msg::NEWRULE) && attributes.is_string(rule::TABLE, table);
+            is_of(family, message, msg::NEWRULE).then_some(())?;
+            let parts = RuleParts::of(message.attributes());
             // The kernel need not have heeded all of the question.
-            let asked = of_table && chain.is_none_or(|chain| attributes.is_string(rule::CHAIN, chain));
-            asked.then(|| read(attributes)).flatten()
+            let asked = is_string(parts.table, table) && chain.is_none_or(|chain| is_string(parts.chain, chain));
+            asked.then(|| read(parts)).flatten()
         })
     }
 
@@ -655,6 +655,11 @@ fn is_of(family: Family, message: Message<'_>, kind: u8) -> bool {
     message.nf_tables() == Some(kind) && message.nfproto() == Some(family.nfproto())
 }
 
+/// Whether an attribute's value is this string.
+fn is_string(value: &[u8], text: &str) -> bool {
+    value.strip_suffix(b"\0") == Some(text.as_bytes())
+}
+
 fn bytes_of(attributes: Attributes<'_>, kind: u16) -> Vec<u8> {
     attributes.find(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default()
 }
@@ -681,12 +686,12 @@ pub(super) fn read_all(bytes: &[u8]) -> Vec<RuleInfo> {
             let _ =
                 (read_chain(family, &table, message), read_elements(family, message), read_verdicts(family, message));
         }
-        let attributes = message.attributes();
-        let handle = attributes.u64(rule::HANDLE).unwrap_or_default();
-        let (userdata, expressions) = (bytes_of(attributes, rule::USERDATA), read_expressions(attributes));
+        let parts = RuleParts::of(message.attributes());
+        let (handle, userdata) = (parts.handle.unwrap_or_default(), parts.userdata.to_vec());
+        let expressions = read_expressions(parts.expressions);
         // What is sent has no handle, what is listed has.
-        rules.push(read_rule(attributes).unwrap_or(RuleInfo {
-            chain: String::new(),
+        rules.push(parts.read(&mut Names::default()).unwrap_or(RuleInfo {
+            chain: "".into(),
             handle,
             userdata,
             packets: 0,
@@ -721,53 +726,87 @@ fn read_chain(family: Family, table: &str, message: Message<'_>) -> Option<Chain
 }
 
 fn read_counter(attributes: Attributes<'_>) -> Option<(u64, u64)> {
-    Some((attributes.u64(counter::PACKETS)?, attributes.u64(counter::BYTES)?))
-}
-
-fn read_rule(attributes: Attributes<'_>) -> Option<RuleInfo> {
-    let (mut chain, mut handle, mut userdata, mut expressions) = (None, None, None, None);
+    let (mut packets, mut bytes) = (None, None);
     for attribute in attributes {
         match attribute.kind {
-            rule::CHAIN => chain = Some(attribute),
-            rule::HANDLE => handle = attribute.u64(),
-            rule::USERDATA => userdata = Some(attribute.value),
-            rule::EXPRESSIONS => expressions = Some(attribute.nested()),
+            counter::PACKETS => packets = attribute.u64(),
+            counter::BYTES => bytes = attribute.u64(),
             _ => {}
         }
     }
-    let (mut packets, mut bytes, mut verdict) = (0_u64, 0_u64, None);
-    for item in expressions.into_iter().flatten() {
-        let (mut name, mut contents) = (None, None);
-        for part in item.nested() {
-            match part.kind {
-                data::EXPR_NAME => name = part.value.strip_suffix(b"\0"),
-                data::EXPR_DATA => contents = Some(part.nested()),
+    Some((packets?, bytes?))
+}
+
+/// A rule's attributes, looked through once: there are many rules.
+#[derive(Clone, Copy, Default)]
+struct RuleParts<'a> {
+    table: &'a [u8],
+    chain: &'a [u8],
+    handle: Option<u64>,
+    userdata: &'a [u8],
+    expressions: Attributes<'a>,
+}
+
+/// The chain that was named last: rules come chain by chain.
+#[derive(Default)]
+struct Names(Rc<str>);
+
+impl Names {
+    /// What stands before the first NUL.
+    fn of(&mut self, value: &[u8]) -> Rc<str> {
+        let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
+        if self.0.as_bytes() != name {
+            self.0 = String::from_utf8_lossy(name).into();
+        }
+        Rc::clone(&self.0)
+    }
+}
+
+impl<'a> RuleParts<'a> {
+    fn of(attributes: Attributes<'a>) -> Self {
+        let mut parts = Self::default();
+        for attribute in attributes {
+            match attribute.kind {
+                rule::TABLE => parts.table = attribute.value,
+                rule::CHAIN => parts.chain = attribute.value,
+                rule::HANDLE => parts.handle = attribute.u64(),
+                rule::USERDATA => parts.userdata = attribute.value,
+                rule::EXPRESSIONS => parts.expressions = attribute.nested(),
                 _ => {}
             }
         }
-        match name {
-            Some(b"counter") => {
-                let (more, longer) = contents.and_then(read_counter).unwrap_or_default();
-                packets = packets.wrapping_add(more);
-                bytes = bytes.wrapping_add(longer);
-            }
-            Some(b"immediate") => verdict = contents.and_then(read_verdict).or(verdict),
-            _ => {}
-        }
+        parts
     }
-    Some(RuleInfo {
-        chain: chain?.string()?,
-        handle: handle?,
-        userdata: userdata.map(<[u8]>::to_vec).unwrap_or_default(),
-        packets,
-        bytes,
-        verdict,
-        expressions: Vec::new(),
-    })
+
+    /// All of it but its expressions. `None` for what has no chain or no handle.
+    fn read(self, names: &mut Names) -> Option<RuleInfo> {
+        let (mut packets, mut bytes, mut verdict) = (0_u64, 0_u64, None);
+        for item in self.expressions {
+            let (mut name, mut contents) = (None, None);
+            for part in item.nested() {
+                match part.kind {
+                    data::EXPR_NAME => name = part.value.strip_suffix(b"\0"),
+                    data::EXPR_DATA => contents = Some(part.nested()),
+                    _ => {}
+                }
+            }
+            match name {
+                Some(b"counter") => {
+                    let (more, longer) = contents.and_then(read_counter).unwrap_or_default();
+                    packets = packets.wrapping_add(more);
+                    bytes = bytes.wrapping_add(longer);
+                }
+                Some(b"immediate") => verdict = contents.and_then(read_verdict).or(verdict),
+                _ => {}
+            }
+        }
+        let chain = (!self.chain.is_empty()).then(|| names.of(self.chain))?;
+        let (handle, userdata) = (self.handle?, self.userdata.to_vec());
+        Some(RuleInfo { chain, handle, userdata, packets, bytes, verdict, expressions: Vec::new() })
+    }
 }
 
-fn read_expressions(attributes: Attributes<'_>) -> Vec<RawExpr> {
-    let items = attributes.nested(rule::EXPRESSIONS).into_iter().flatten();
+fn read_expressions(items: Attributes<'_>) -> Vec<RawExpr> {
     items.filter_map(|item| read_expr(item.nested())).collect()
 }
 
@@ -859,7 +898,7 @@ mod tests {
     /// The handles in an answer that comes in these datagrams; `None` if it has no end.
     fn hear(datagrams: &[Vec<u8>]) -> Option<Result<Vec<u64>, Errno>> {
         let mut answer = Answer { seq: SEQ, kind: msg::NEWRULE, is_dump: true, found: Vec::new() };
-        let mut read = |message: Message<'_>| Some(read_rule(message.attributes())?.handle);
+        let mut read = |message: Message<'_>| RuleParts::of(message.attributes()).handle;
         for datagram in datagrams {
             match answer.hear(datagram, &mut read) {
                 Ok(false) => {}

@@ -222,7 +222,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// Attributes one after the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
 /// One attribute.
