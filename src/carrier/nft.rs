@@ -702,13 +702,13 @@ fn command(
     if args.iter().any(|word| word.len() > restore::WORD_MAX) {
         return Err(Error::Parameter("Parameter too long!".to_owned()));
     }
-    let other = may_be_of_the_other_family(args, family);
     words.extend(args.iter());
     if words.len() > restore::WORDS_MAX {
         return Err(Error::Parameter("Parser cannot handle more arguments".to_owned()));
     }
     let mut invocation = match iptables::parse_line(family, table, &words, session.dialect) {
-        Err(Error::WrongFamily) if other => return Ok(()),
+        // A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4).
+        Err(Error::WrongFamily) => return Ok(()),
         parsed => parsed?,
     };
     if matches!(invocation.command, Command::Version | Command::Help) {
@@ -728,16 +728,6 @@ fn command(
         invocation.verbose = invocation.verbose.max(1);
     }
     session.run(&invocation)
-}
-
-/// A file may serve both families: `-4` and `-6` say which of them a line is for (iptables(8), --ipv4). The word may also
-/// be an option's value.
-fn may_be_of_the_other_family(args: &Words, family: Family) -> bool {
-    let other = match family {
-        Family::V4 => ["-6", "--ipv6"],
-        Family::V6 => ["-4", "--ipv4"],
-    };
-    args.iter().any(|word| other.contains(&word))
 }
 
 /// What `:CHAIN` may be called. iptables-legacy-restore looks at the length alone.

@@ -54,6 +54,23 @@ def test_lines(carried, group, options):
         carried.policies_count = False
 
 
+# `{0}` is the family that a file is loaded for, `{1}` the other one.
+OF_A_FAMILY = (
+    "-{1} -A INPUT -j DROP", "-{1}A INPUT -j DROP", "-{0}A INPUT -j DROP", "-A INPUT -{1}j DROP", "-A INPUT -{0}j DROP", "-A INPUT -v{1}j DROP", "-A INPUT -{0}{1} -j DROP", "-A INPUT -p udp -{1}i lo", "-A INPUT --ipv{1} -j DROP", "-A INPUT --ipv{1}=x -j DROP", "-A INPUT --ipv -j DROP",
+    "-{1}Z INPUT", "-{1}F", "-A INPUT ! -{1} -j DROP", "-A INPUT -i -{1} -j DROP", "-A INPUT -m comment --comment -{1} -j DROP", "-A INPUT -s -{1} -j DROP", "-A missing -{1}j DROP", "-A INPUT --nonsense -{1}v", "-A INPUT -{1}v --nonsense", "[1:2] -{1}A INPUT -j DROP",
+)
+
+
+@pytest.mark.parametrize("front, families", (("iptables", "46"), ("ip6tables", "64")))
+def test_lines_of_a_family(carried, front, families):
+    """One for the other family is passed over, with whatever other options the word is written."""
+    carried.run(f"{front} -A OUTPUT -p udp -j ACCEPT", 0)
+    for line in OF_A_FAMILY:
+        for options in ("-n", "-c"):
+            carried.run(f"{front}-restore {options}", stdin=FILTER.format(line.format(*families)).encode())
+            carried.state(counters=True)
+
+
 @pytest.mark.parametrize("options", ("", "-n", "-v", "-T filter"))
 def test_files(carried, options):
     prepare(carried)
