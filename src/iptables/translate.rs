@@ -459,6 +459,11 @@ mod tests {
         let many: String =
             (0..9).map(|at| format!("-m multiport --sports 1:{0},{1}:60,70:80,90:95 ", at + 5, at + 20)).collect();
         assert_eq!(sets(&format!("-p tcp {many}-j ACCEPT")), (1, 9));
+        // The most tests that an alternative may become, and one more.
+        let seven = "-m multiport --dports 1:2,5:6,9:10,13:14,17:18,21:22,25:26 ".repeat(4);
+        let and = |last: &str| sets(&format!("-p tcp {seven}-m multiport --dports {last} -j ACCEPT"));
+        assert_eq!(and("1:2,5:6,9:10"), (1, 0));
+        assert_eq!(and("1:2,5:6,9:10,13:14"), (1, 5));
         // Each of them doubles the parts.
         let misses = (0..24).map(|at| format!("-m u32 ! --u32 {}&0xffff=100 ", at % 16)).collect::<String>();
         assert_eq!(sets(&format!("{misses}-j ACCEPT")), (1, 24));

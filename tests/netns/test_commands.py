@@ -135,6 +135,14 @@ def test_policies(raw):
     raw.both.state(counters=True)
 
 
+def test_policies_of_chains_that_nobody_spoke_of(raw):
+    """iptables-legacy counts in all of them from the first command on."""
+    raw("-A PREROUTING -p tcp -j ACCEPT", 0)
+    raw.both.each(lambda _: packets.udp_over_lo(4 if raw.front == "iptables" else 6, 4000))
+    raw("-nvxL OUTPUT", 0)
+    raw("-vS", 0)
+
+
 def test_address_lists_expand(raw):
     one, two, net = raw.hosts
     raw(f"-A PREROUTING -s {one},{two} -d {net},{one} -j DROP", 0)

@@ -4,9 +4,11 @@ becomes of packets, beside an original that has a raw table.
 The same packets each time. More of them: XTSHIM_HOSTED_PAIRS=20000; others: XTSHIM_HOSTED_SEED=….
 """
 
+import fcntl
 import os
 import random
 import re
+import shlex
 import struct
 import subprocess
 import threading
@@ -68,6 +70,7 @@ def docker(family, table="raw"):
 @pytest.mark.parametrize("family", (4, 6))
 def test_commands_on_raw(pair, host, family):
     front = FRONT[family]
+    pair.run(f"{front}-save -t raw", 0)
     for line in docker(family):
         pair.run(line, 0)
         pair.run(line.replace("-I PREROUTING 2", "-I PREROUTING").replace("-A PRE", "-C PRE").replace("-I PRE", "-C PRE"), 0)
@@ -116,10 +119,10 @@ def test_policies_and_returns_in_mangle(variant, original, hosting, beside):
 
 
 REFUSED = {
-    "mangle": ("-N mine", "-A PREROUTING -j NOTRACK", "-A PREROUTING -j CT --notrack", "-A PREROUTING -j TRACE", "-A OUTPUT -m conntrack --ctstate NEW -j DROP", "-A OUTPUT -m limit --limit 1/s -j ACCEPT", "-A PREROUTING -j LOG"),
+    "mangle": ("-N mine", "-A PREROUTING -i 'a b' -j DROP", "-A PREROUTING ! -i 'a\"b' -j DROP", "-A OUTPUT -o 'a\\b' -j DROP", "-A PREROUTING -j NOTRACK", "-A PREROUTING -j CT --notrack", "-A PREROUTING -j TRACE", "-A OUTPUT -m conntrack --ctstate NEW -j DROP", "-A OUTPUT -m limit --limit 1/s -j ACCEPT", "-A PREROUTING -j LOG"),
     "filter": (
         "-N mine", "-P PREROUTING DROP", "-P OUTPUT DROP", "-A OUTPUT -d 10.0.0.1 -j DROP", "-A PREROUTING -j DROP", "-A PREROUTING -d 10.0.0.1 -j DROP", "-A PREROUTING -d 10.0.0.0/8 ! -i a -j DROP",
-        "-A PREROUTING ! -d 10.0.0.1 -i a -j DROP", "-A PREROUTING -d 10.0.0.1 -i a+ -j DROP", "-A PREROUTING -s 10.0.0.2 -d 10.0.0.1 -i a -j DROP", "-A PREROUTING -d 10.0.0.1 -i a -j RETURN", "-A PREROUTING -d 10.0.0.1 -i a",
+        "-A PREROUTING ! -d 10.0.0.1 -i a -j DROP", "-A PREROUTING -d 10.0.0.1 -i a+ -j DROP", "-A PREROUTING -d 10.0.0.1 -i 'a b' -j DROP", "-A PREROUTING -d 10.0.0.1 ! -i 'a\"b' -j DROP", "-A PREROUTING -s 10.0.0.2 -d 10.0.0.1 -i a -j DROP", "-A PREROUTING -d 10.0.0.1 -i a -j RETURN", "-A PREROUTING -d 10.0.0.1 -i a",
         "-A PREROUTING -p tcp -d 10.0.0.1 -i a -j DROP", "-A PREROUTING -p tcp -d 10.0.0.1 -i a --dport 1:2 -j DROP", "-A PREROUTING -p tcp -d 10.0.0.1 -i a ! --dport 1 -j DROP", "-A PREROUTING -p tcp -d 10.0.0.1 -i a --dport 1 --sport 2 -j DROP",
         "-A PREROUTING -p sctp -d 10.0.0.1 -i a --dport 1 -j DROP", "-A PREROUTING -d 224.0.0.1 -i a -j DROP", "-A PREROUTING -d 10.0.0.1 -i a -m comment --comment x -j DROP", "-A PREROUTING -d 10.0.0.1 -i a -j NOTRACK",
     ),
@@ -132,11 +135,11 @@ def test_what_cannot_be_held_fails_as_without_a_raw_table(variant, host, hosting
         def run(*argv, **more):
             return harness.execute([ours.path(argv[0]), *argv[1:]], env={"XTABLES_LOCKFILE": str(tmp_path / "lock"), **ours.environment()}, **more)
 
-        theirs = harness.execute([original(variant).path("iptables"), "-t", "nonsense", "-S"])
         assert run("iptables", "-t", "raw", "-A", "PREROUTING", "-d", "10.0.0.1", "-i", "a", "-j", "DROP").rc == 0
         before = run("iptables", "-t", "raw", "-S").out
         for rule in REFUSED[host]:
-            answer = run("iptables", "-t", "raw", *rule.split())
+            theirs = harness.execute([original(variant).path("iptables"), "-t", "nonsense", *shlex.split(rule)])
+            answer = run("iptables", "-t", "raw", *shlex.split(rule))
             assert (answer.rc, answer.out, answer.err) == (theirs.rc, b"", theirs.err.replace(b"nonsense", b"raw")), f"{rule}\n{answer.text()}"
         theirs = harness.execute([original(variant).path("iptables-restore")], stdin=b"#\n*nonsense\nCOMMIT\n")
         answer = run("iptables-restore", "--noflush", stdin=b"#\n*raw\n-A PREROUTING -j NOTRACK\nCOMMIT\n")
@@ -205,6 +208,20 @@ def test_the_other_table_does_not_show_what_it_holds(pair, host, family):
     pair.state()
 
 
+@pytest.mark.parametrize("family", (4, 6))
+def test_the_other_table_is_zeroed_alone(pair, host, family):
+    """What raw has counted stays counted, and the other way round."""
+    front, chain = FRONT[family], CHAIN[host]
+    pair.policies_count = False  # iptables-legacy forgets what its policies have counted at the next change
+    pair.run(docker(family)[0].replace("-j", "-c 5 6 -j"), 0)
+    pair.run(f"{front} -t {host} -A {chain} -c 7 8 -p 77 -j ACCEPT", 0)
+    for line in (f"-t {host} -Z {chain} 1", f"-t {host} -Z {chain}", f"-t {host} -Z", f"-t {host} -L -n -Z", "-t raw -Z"):
+        pair.run(f"{front} -t {host} -R {chain} 1 -c 7 8 -p 77 -j ACCEPT", 0)
+        pair.run(f"{front} {line}", 0)
+        for table in ("raw", host):
+            pair.run(f"{front} -t {table} -vS", 0)
+
+
 @pytest.mark.parametrize("options", ("", "--noflush", "--counters", "--noflush --test"))
 def test_the_other_table_is_restored(pair, host, options):
     chain = CHAIN[host]
@@ -236,13 +253,28 @@ def test_the_lock_is_waited_for_as_the_original_does(pair, host, tmp_path):
     if pair.subject.variant == "nft":
         pytest.skip("iptables-nft has no lock")
     with open(tmp_path / "xtables.lock") as file:
-        import fcntl
-
         fcntl.flock(file, fcntl.LOCK_EX)
         for table in ("raw", host):
             pair.run(f"iptables -w 1 -t {table} -S", 4)
             pair.run(f"iptables -w 1 -t {table} -I {CHAIN[table] if table != 'raw' else 'PREROUTING'} -d 10.0.0.1 -i a -j DROP", 4)
+        pair.run("iptables-save -t raw", 0, timeout=30)
     pair.run(f"iptables -w 1 -t {host} -S", 0)
+
+
+def test_without_w_the_lock_is_waited_for_as_the_original_does(pair, tmp_path):
+    """iptables-legacy 1.8.8 to 1.8.10 waits; beside iptables-nft, which has no lock, callers of ours wait for each other."""
+    for line in (docker(4)[0], "iptables -t raw -S"):
+        answers = []
+        for subject, place in pair.places:
+            with open(tmp_path / "xtables.lock", "w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                release = threading.Timer(1, fcntl.flock, (file, fcntl.LOCK_UN))
+                release.start()
+                answers.append(pair.call(subject, place, shlex.split(line), timeout=30))
+                release.join()
+        pair.history.append(f"{line}, while another holds the lock for a second")
+        pair.compare(*answers)
+    pair.state()
 
 
 def test_protection_never_lapses_while_others_are_at_work(legacy, host):
@@ -699,4 +731,31 @@ def test_a_backend_that_does_otherwise(variant, host, hosting, tmp_path, what):
                 (tmp_path / "armed").unlink()
             assert run("iptables", "-t", "raw", "-S").out == before.out
             assert b"10.0.0.2" not in harness.execute([f"/usr/sbin/iptables-{variant}-save", "-t", host]).out
+    place.close()
+
+
+@pytest.mark.parametrize("said, code, told", (("line 3 failed", 1, b"No chain/target/match by that name"), ("out of patience", 4, b"out of patience")))
+def test_a_backend_that_refuses(variant, host, hosting, tmp_path, said, code, told):
+    """What it did not do is not called done, whatever it was to do. iptables-legacy itself says nothing better of a rule that
+    the kernel does not take."""
+    ours, place = hosting(variant, host), harness.Netns()
+    env = spoiled(variant, host, tmp_path, "iptables-restore", f'#!/bin/sh\n[ -e {{here}}/armed ] && echo "iptables-restore: {said}" >&2 && exit 1\nexec {{real}} "$@"\n')
+    if variant == "nft":
+        code, told = 4, said.encode()
+    with place.entered():
+        run = lambda *argv: harness.execute([ours.path(argv[0]), *argv[1:]], env={**ours.environment(), **env})
+        theirs = lambda *argv: harness.execute([f"/usr/sbin/iptables-{variant}", "-t", host, *argv])
+        rule = lambda last: ("-t", "raw", "-A", "PREROUTING", "-d", f"10.0.0.{last}", "-i", "a", "-j", "DROP")
+        assert run("iptables", *rule(1)).rc == 0
+        before = run("iptables", "-t", "raw", "-S").out
+        (tmp_path / "armed").touch()
+        refused = run("iptables", *rule(2))
+        assert refused.rc == code and told in refused.err, refused.text()
+        assert run("iptables", "-t", "raw", "-S").out == before
+        # Nothing else would show that it is not in force.
+        theirs("-I", CHAIN[host], "-p", "udp", "-j", "ACCEPT")
+        assert run("iptables", "-t", "raw", "-S").rc == code
+        flushed = run("xtshim", "flush")
+        assert flushed.rc != 0 and b"removed" not in flushed.out, flushed.text()
+        assert b"xtshim-raw" in theirs("-S").out
     place.close()

@@ -89,6 +89,14 @@ def test_commands_inside(both, front):
     both.state()
 
 
+def test_a_file_that_is_only_tried_tells_what_the_original_tells(both, front):
+    both.run(f"{front} -t raw -A PREROUTING -p udp -j ACCEPT", 0)
+    for options in ("-n -t", "-n -t -v"):
+        for line in (b"-S PREROUTING", b"-nL OUTPUT", b"-vF OUTPUT", b"-N new", b"-v -A OUTPUT -p udp -j DROP"):
+            both.run(f"{front}-restore {options}", 0, stdin=b"*raw\n" + line + b"\nCOMMIT\n")
+    both.state()
+
+
 def test_a_file_again(both, front):
     """Loading what was saved: chains keep their names, and what the file does not say is as after a first load."""
     saved = b"*raw\n:PREROUTING DROP [0:0]\n:a - [0:0]\n:b - [0:0]\n-A PREROUTING -j a\n-A a -p tcp -j b\n-A b -j DROP\nCOMMIT\n"
