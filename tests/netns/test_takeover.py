@@ -431,6 +431,7 @@ HIDDEN = {
     "set": ("add table ip filter", INPUT.replace("accept", "drop"), "add set ip filter S { type ipv4_addr; }", "add rule ip filter INPUT ip saddr @S accept", True),
     "range": ("add table ip filter", INPUT, "add rule ip filter INPUT meta l4proto udp ip saddr 127.0.0.0-127.0.0.9 drop", True),
     "map": ("add table ip filter", INPUT, "add rule ip filter INPUT udp dport vmap { 4000 : drop }", True),
+    "value": ("add table ip filter", INPUT, "add rule ip filter INPUT meta l4proto > 1 counter drop", True),
     "twice": ("add table ip filter", INPUT, "add rule ip filter INPUT ip daddr 127.0.0.1 ip daddr 127.0.0.2 accept", "add rule ip filter INPUT meta l4proto udp drop", True),
     "write": ("add table ip filter", INPUT, "add rule ip filter INPUT ip dscp set cs1", "add rule ip filter INPUT meta l4proto udp drop", True),
     "dormant": ("add table ip filter { flags dormant; }", INPUT, "add rule ip filter INPUT meta l4proto udp drop", False),
@@ -449,12 +450,13 @@ def test_what_its_program_does_not_show(machine, hidden):
     *commands, dropped = HIDDEN[hidden]
     for command in commands:
         machine.nft(command)
-    before = machine.nft("list", "ruleset")
+    lines = lambda: re.sub(r"packets \d+ bytes \d+", "", machine.nft("list", "ruleset")).splitlines()
+    before = lines()
     assert machine.dropped() == dropped
     machine.ours("iptables", "-A", "FORWARD", "-j", "ACCEPT", rc=None)
     assert not machine.carried() and machine.dropped() == dropped
-    after = machine.nft("list", "ruleset").splitlines()
-    assert [line for line in before.splitlines() if line not in after] == []
+    after = lines()
+    assert [line for line in before if line not in after] == []
     (record,) = machine.told()
     assert "stays with iptables-nft" in record["result"] and record["applied"] == [], record
 
@@ -639,9 +641,9 @@ def slowed(machine, slow):
     return directory / "armed", directory / "waits"
 
 
-def begun(machine, *argv, stdin=subprocess.DEVNULL):
+def begun(machine, *argv, stdin=subprocess.DEVNULL, via=()):
     with machine.place.entered():
-        return subprocess.Popen([str(machine.program), *argv], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
+        return subprocess.Popen([*via, str(machine.program), *argv], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **machine.env})
 
 
 @pytest.mark.parametrize("options", ((), ("-t", "filter")))
@@ -695,3 +697,106 @@ def test_a_flush_that_fails(machine):
         elif number > 20 and answer.rc == 0:
             return
     raise AssertionError("there is no end of it")
+
+
+def taken(machine):
+    assert machine.carried() and machine.emptied() and " ".join(OTHER) in machine.rules()
+
+
+def given(machine):
+    assert not machine.carried() and b"--dport 4000" in machine.theirs("iptables", "-S")
+
+
+# What is done with a table of the backend's (`False`) or of ours, and what comes of it.
+OWNERS = {
+    "taken": (False, ("iptables", *OTHER), taken),
+    "given back": (True, ("flush", "--hand-back"), given),
+    # Stopped when the backend had been given it.
+    "kept": (True, ("iptables", *OTHER), taken),
+}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("what", OWNERS)
+def test_what_comes_between_the_last_look_and_a_transaction(machine, what):
+    """It is not lost, and no reason for the table to stay with whom it is."""
+    carried, argv, becomes = OWNERS[what]
+    log = machine.directory / "calls"
+
+    def prepare():
+        if machine.carried():
+            machine.nft("delete", "table", "ip", "xtshim-filter")
+        machine.theirs("iptables-restore", stdin=RULES)
+        if carried:
+            machine.ours("iptables", "-A", "FORWARD", "-o", "elsewhere", "-j", "ACCEPT")
+        if what == "kept":
+            for mark in ("xtshim-takeover-is-not-finished", "xtshim-hand-back-is-not-finished"):
+                machine.nft("add", "chain", "ip", "xtshim-filter", mark)
+            machine.theirs("iptables-restore", stdin=machine.ours("iptables-save", "-t", "filter").out)
+
+    def sent():
+        return log.read_text().splitlines() if log.exists() else []
+
+    def traced(*inject):
+        log.unlink(missing_ok=True)
+        return begun(machine, *argv, via=("strace", "-qq", "-e", "trace=sendto", "-e", "signal=none", "-o", str(log), *inject))
+
+    prepare()
+    machine.ours(*argv)
+    prepare()
+    began = time.monotonic()
+    assert traced().wait(timeout=60) == 0
+    took = time.monotonic() - began
+    numbers = [number for number, line in enumerate(sent(), 1) if "NFNL_MSG_BATCH_BEGIN" in line]
+    assert numbers
+    for number in numbers:
+        prepare()
+        process = traced("-e", f"inject=sendto:delay_enter={int(1e6 * (1 + 4 * took))}:when={number}")
+        assert packets.eventually(lambda: len(sent()) >= number - 1)
+        time.sleep(0.2 + took)
+        another = what == "taken" and machine.variant == "nft" and not machine.carried()
+        if another:
+            machine.theirs("iptables", "-A", "INPUT", "-p", "udp", "--dport", "4001", "-j", "DROP")
+        else:
+            machine.nft("add", "table", "ip", f"other{number}")
+        assert process.poll() is None
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "NFNL_MSG_BATCH_BEGIN" in sent()[number - 1] and len(sent()) > number
+        becomes(machine)
+        assert machine.dropped() and "xtshim-takeover" not in machine.nft("list", "ruleset")
+        assert machine.dropped(port=4001) == another
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_what_is_not_read_back_as_it_was_written(machine):
+    """Somebody takes rules out of ours before it is proven: the table stays where it was, and ours is not left beside it."""
+    if machine.variant == "nft":
+        pytest.skip("one transaction has no between")
+    machine.theirs("iptables-restore", stdin=RULES)
+    machine.ours("iptables", *OTHER)
+    log, seen = machine.directory / "calls", set()
+    via = ("strace", "-qq", "-e", "trace=sendto", "-e", "signal=none", "-o", str(log))
+
+    def prepare():
+        machine.nft("delete", "table", "ip", "xtshim-filter")
+        machine.theirs("iptables-restore", stdin=RULES)
+
+    prepare()
+    machine.ours("iptables", *OTHER, via=via)
+    numbers = [number for number, line in enumerate(log.read_text().splitlines(), 1) if "NFNL_MSG_BATCH_BEGIN" in line]
+    for number in numbers[:-1]:
+        prepare()
+        log.unlink()
+        taking = begun(machine, "iptables", *OTHER, via=(*via, "-e", f"inject=sendto:delay_enter=1500000:when={number + 1}"))
+        assert packets.eventually(lambda: log.exists() and len(log.read_text().splitlines()) >= number)
+        time.sleep(0.3)
+        if machine.carried():
+            machine.nft("flush", "chain", "ip", "xtshim-filter", "web")
+        assert taking.poll() is None
+        taking.communicate(timeout=60)
+        seen.add(state(machine))
+        assert machine.dropped() and state(machine) != (True, True), number
+        if not machine.carried():
+            machine.ours("iptables", "-N", "x")
+    assert (True, False) in seen, seen

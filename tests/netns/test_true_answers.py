@@ -1,11 +1,14 @@
 """Others may take carried rules away, change or add to them: each answer is still true. And two fronts at once."""
 
 import shlex
+import shutil
 import subprocess
+import time
 
 import pytest
 
 import harness
+import packets
 
 RULE = "PREROUTING -d 172.17.0.2 ! -i docker0 -j DROP"
 EMPTY = b"-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n"
@@ -197,3 +200,47 @@ def test_a_large_table_reloaded(alone):
     nft(alone, "flush", "ruleset")
     nft(alone, "-f", "-", stdin=saved)
     unreadable(alone)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("line", ("-S", "-A OUTPUT -p udp -j ACCEPT", "-D PREROUTING -p tcp -j ACCEPT"))
+def test_what_changes_while_it_is_read(alone, tmp_path, line):
+    """Whatever question another's change comes before: the table is the one or the other, not a chain of the one and rules of
+    the other."""
+    subject, place = alone.places[-1]
+    log = tmp_path / "calls"
+    run = lambda words, **more: alone.run(f"iptables -t raw {words}", 0, **more).out
+    other = b"*raw\n:new - [0:0]\n-A new -j DROP\n-A PREROUTING -p icmp -j new\nCOMMIT\n"
+
+    def prepare():
+        nft(alone, "flush", "ruleset")
+        run("-A PREROUTING -p tcp -j ACCEPT")
+
+    def begun(*inject):
+        log.unlink(missing_ok=True)
+        via = ("strace", "-qq", "-e", "trace=sendto", "-e", "signal=none", "-o", str(log), *inject)
+        with place.entered():
+            return subprocess.Popen([*via, subject.path("iptables"), "-t", "raw", *line.split()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**harness.BASE_ENVIRONMENT, **alone.env, **subject.environment()})
+
+    prepare()
+    listings = [run("-S")]
+    began = time.monotonic()
+    assert begun().wait(timeout=60) == 0
+    took, questions = time.monotonic() - began, len(log.read_text().splitlines())
+    assert questions > 3
+    prepare()
+    alone.run("iptables-restore -n", 0, stdin=other)
+    listings.append(run("-S"))
+    if line != "-S":
+        run(line)
+        wanted = run("-S")
+    for number in range(1, questions + 1):
+        prepare()
+        reading = begun("-e", f"inject=sendto:delay_enter={int(1e6 * (1 + 5 * took))}:when={number}")
+        assert packets.eventually(lambda: log.exists() and len(log.read_text().splitlines()) >= number - 1)
+        time.sleep(0.1 + took)
+        alone.run("iptables-restore -n", 0, stdin=other)
+        assert reading.poll() is None
+        out, err = reading.communicate(timeout=60)
+        assert (reading.returncode, err) == (0, b""), f"{number} of {questions}: {err}"
+        assert out in listings if line == "-S" else run("-S") == wanted, f"{number} of {questions}"
