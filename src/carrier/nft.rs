@@ -11,7 +11,6 @@ use super::run::{self, Run, Seat};
 use super::table::{Base, Chain, Held, Policy, Session, Table, Unread};
 use super::takeover::MARKS;
 use super::{Applied, Carrier, RestoreError, Section};
-use crate::config::CarrierKind;
 use crate::error::{Error, TableError, reason};
 use crate::family::Family;
 use crate::iptables::dialect::{Dialect, Variant};
@@ -21,11 +20,9 @@ use crate::iptables::{self, Command, Invocation, Rule};
 use crate::nft::text::{self, Told};
 use crate::nft::userdata::{self, Continuations, Decoded, Entry};
 use crate::nft::{self, Batch, ChainInfo, ChainKind, CommitError, Connection, HookPoint, RuleInfo};
-use crate::rules;
 use crate::sys::grace;
 use crate::sys::turn::Turn;
 use nix::errno::Errno;
-use once_cell::sync::Lazy;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -40,7 +37,7 @@ const FEW: u64 = 64;
 const DORMANT: u32 = 1;
 
 /// A built-in chain and where it is called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Builtin {
     /// `PREROUTING`, …
     pub name: &'static str,
@@ -52,24 +49,61 @@ pub struct Builtin {
     pub kind: ChainKind,
 }
 
+impl Builtin {
+    const fn new(name: &'static str, hook: HookPoint, priority: i32, kind: ChainKind) -> Self {
+        Self { name, hook, priority, kind }
+    }
+}
+
+/// What `rules/tables.toml` says of the tables that this carrier can hold. Every command asks for it, and would take as long to
+/// read that file as for all else that it does.
+const BUILTINS: [(&str, &[Builtin]); 5] = {
+    use ChainKind::{Filter, Nat, Route};
+    use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
+    [
+        (
+            "filter",
+            &[
+                Builtin::new("INPUT", Input, 0, Filter),
+                Builtin::new("FORWARD", Forward, 0, Filter),
+                Builtin::new("OUTPUT", Output, 0, Filter),
+            ],
+        ),
+        (
+            "nat",
+            &[
+                Builtin::new("PREROUTING", Prerouting, -100, Nat),
+                Builtin::new("INPUT", Input, 100, Nat),
+                Builtin::new("OUTPUT", Output, -100, Nat),
+                Builtin::new("POSTROUTING", Postrouting, 100, Nat),
+            ],
+        ),
+        (
+            "mangle",
+            &[
+                Builtin::new("PREROUTING", Prerouting, -150, Filter),
+                Builtin::new("INPUT", Input, -150, Filter),
+                Builtin::new("FORWARD", Forward, -150, Filter),
+                Builtin::new("OUTPUT", Output, -150, Route),
+                Builtin::new("POSTROUTING", Postrouting, -150, Filter),
+            ],
+        ),
+        ("raw", &[Builtin::new("PREROUTING", Prerouting, -300, Filter), Builtin::new("OUTPUT", Output, -300, Filter)]),
+        (
+            "security",
+            &[
+                Builtin::new("INPUT", Input, 50, Filter),
+                Builtin::new("FORWARD", Forward, 50, Filter),
+                Builtin::new("OUTPUT", Output, 50, Filter),
+            ],
+        ),
+    ]
+};
+
 /// Built-in chains of an iptables table that this carrier can hold, in the order in which iptables lists them. Empty
 /// for a table that it cannot.
 pub fn builtins(table: &str) -> &'static [Builtin] {
-    static BUILTINS: Lazy<Vec<(&str, Vec<Builtin>)>> = Lazy::new(|| {
-        let carried = rules::tables().iter().filter(|table| table.carriers.contains(&CarrierKind::Nft));
-        carried.map(|table| (table.name.as_str(), table.chains.iter().filter_map(builtin).collect())).collect()
-    });
     BUILTINS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, chains)| chains)
-}
-
-fn builtin(chain: &'static rules::BaseChain) -> Option<Builtin> {
-    let hook = HookPoint::ALL.into_iter().find(|hook| hook.nft() == chain.hook)?;
-    let kind = match chain.kind {
-        rules::ChainType::Filter => ChainKind::Filter,
-        rules::ChainType::Route => ChainKind::Route,
-        rules::ChainType::Nat => ChainKind::Nat,
-    };
-    Some(Builtin { name: &chain.name, hook, priority: chain.priority, kind })
 }
 
 /// What the names of our tables begin with; the iptables table's name follows.
@@ -762,11 +796,32 @@ fn undeclared(dialect: &Dialect, line: usize, chain: &str, policy: &str, error: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CarrierKind;
+    use crate::rules;
 
     fn command(words: &str) -> Command {
         let dialect = Dialect { family: Family::V4, variant: Variant::Legacy, version: (1, 8, 9) };
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
         iptables::parse(Family::V4, &words, &dialect).expect("it is a command").command
+    }
+
+    #[test]
+    fn built_in_chains_are_as_the_rules_say() {
+        let kind = |kind| match kind {
+            rules::ChainType::Filter => ChainKind::Filter,
+            rules::ChainType::Route => ChainKind::Route,
+            rules::ChainType::Nat => ChainKind::Nat,
+        };
+        let hook = |name: &str| HookPoint::ALL.into_iter().find(|hook| hook.nft() == name).expect("a hook");
+        let carried = rules::tables().iter().filter(|table| table.carriers.contains(&CarrierKind::Nft));
+        let of_the_rules = carried.map(|table| {
+            let chains = table.chains.iter();
+            let chains =
+                chains.map(|chain| Builtin::new(&chain.name, hook(&chain.hook), chain.priority, kind(chain.kind)));
+            (table.name.as_str(), chains.collect::<Vec<_>>())
+        });
+        let ours = BUILTINS.iter().map(|(name, chains)| (*name, chains.to_vec()));
+        assert_eq!(ours.collect::<Vec<_>>(), of_the_rules.collect::<Vec<_>>());
     }
 
     #[test]
