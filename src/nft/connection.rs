@@ -16,8 +16,7 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-/// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer. Every page of it
-/// has to be had from the kernel first.
+/// As large as any datagram of a dump (netlink_recvmsg in net/netlink/af_netlink.c) and any single answer.
 const RECEIVE_SPACE: usize = 32 * 1024;
 
 /// Larger than the answer to any request for one thing, and than the first datagram of a dump (NLMSG_GOODSIZE in
@@ -182,7 +181,7 @@ impl Connection {
     /// EPROTONOSUPPORT where the kernel has no nfnetlink.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        Ok(Self { socket, buffer: vec![0; SMALL_SPACE], next_seq: 1, left: Vec::new() })
+        Ok(Self { socket, buffer: Vec::with_capacity(SMALL_SPACE), next_seq: 1, left: Vec::new() })
     }
 
     /// The generation of the namespace's ruleset: changes with every transaction.
@@ -571,10 +570,10 @@ impl Connection {
         }
     }
 
-    /// Fresh zeros are not touched before something is received into them; grown ones would be.
+    /// What is in the buffer is not kept.
     fn make_room(&mut self) {
-        if self.buffer.len() < RECEIVE_SPACE {
-            self.buffer = vec![0; RECEIVE_SPACE];
+        if self.buffer.capacity() < RECEIVE_SPACE {
+            self.buffer = Vec::with_capacity(RECEIVE_SPACE);
         }
     }
 

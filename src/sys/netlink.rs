@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, sendmsg, setsockopt, socket, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -90,17 +90,28 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram into `buffer` and gives its length. Waits for it only if `wait`, and not for ever.
+    /// Receives one datagram into `buffer`, in place of what is in it, and gives its length: at most the buffer's capacity,
+    /// of which no byte is touched that nothing is received into. Waits for it only if `wait`, and not for ever.
     ///
     /// # Errors
     /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false, ETIMEDOUT when there still is none;
-    /// EMSGSIZE when it did not fit.
+    /// EMSGSIZE when it did not fit. The buffer is empty then.
     #[inline]
-    pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
+    pub fn receive(&self, buffer: &mut Vec<u8>, wait: bool) -> io::Result<usize> {
+        buffer.clear();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         loop {
-            match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
-                Ok(size) if size > buffer.len() => return Err(Errno::EMSGSIZE.into()),
-                Ok(size) => return Ok(size),
+            let room = buffer.spare_capacity_mut();
+            let (start, len) = (room.as_mut_ptr(), room.len());
+            // SAFETY: the kernel writes no more than `len` bytes, which are the buffer's.
+            let received = unsafe { libc::recv(self.fd.as_raw_fd(), start.cast(), len, flags) };
+            match Errno::result(received).map(isize::cast_unsigned) {
+                Ok(size) if size > len => return Err(Errno::EMSGSIZE.into()),
+                Ok(size) => {
+                    // SAFETY: there is room for them, and the kernel has written them.
+                    unsafe { buffer.set_len(size) };
+                    return Ok(size);
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if wait => self.wait()?,
                 Err(error) => return Err(error.into()),

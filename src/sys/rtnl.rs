@@ -140,7 +140,7 @@ impl Routing {
         self.sequence += 1;
         let flags = flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK;
         self.socket.send(&message.finish(flags, self.sequence))?;
-        let mut buffer = vec![0; 32 * 1024];
+        let mut buffer = Vec::with_capacity(32 * 1024);
         let mut answer = Vec::new();
         loop {
             let length = self.socket.receive(&mut buffer, true)?;
