@@ -5,7 +5,7 @@
 use super::batch::{Batch, ChainKind, Change, Operation, Policy};
 use super::expr::Verdict;
 use super::uapi::{chain, counter, data, elem, generation, hook, immediate, msg, nl, reg, rule, table, verdict};
-use super::wire::{Attributes, Message, Messages, Writer};
+use super::wire::{Attribute, Attributes, Message, Messages, Writer};
 use crate::family::Family;
 use crate::sys::netlink::Socket;
 use nix::errno::Errno;
@@ -306,8 +306,8 @@ impl Connection {
         // A dump that nobody reads to its end would be in the way of what is asked next.
         let mut apart = Self::open()?;
         apart.ask(msg::GETRULE, family.nfproto(), nl::F_REQUEST | nl::F_DUMP, |out| out.put_str(rule::TABLE, table))?;
-        let size = apart.socket.receive(&mut apart.buffer, true)?;
-        let mut messages = Messages(apart.buffer.get(..size).unwrap_or_default());
+        apart.socket.receive(&mut apart.buffer, true)?;
+        let mut messages = Messages(&apart.buffer);
         let mut all = true;
         for message in messages.by_ref() {
             let attributes = message.attributes();
@@ -338,7 +338,8 @@ impl Connection {
             is_of(family, message, msg::NEWRULE).then_some(())?;
             let parts = RuleParts::of(message.attributes());
             // The kernel need not have heeded all of the question.
-            let asked = is_string(parts.table, table) && chain.is_none_or(|chain| is_string(parts.chain, chain));
+            let says = |part: Option<Attribute<'_>>, name| part.is_some_and(|part| part.is(name));
+            let asked = says(parts.table, table) && chain.is_none_or(|chain| says(parts.chain, chain));
             asked.then(|| read(parts)).flatten()
         })
     }
@@ -427,8 +428,8 @@ impl Connection {
         let mut lost = None;
         let mut acknowledged = false;
         loop {
-            let size = match self.socket.receive(&mut self.buffer, false).map_err(|error| errno_of(&error)) {
-                Ok(size) => size,
+            match self.socket.receive(&mut self.buffer, false).map_err(|error| errno_of(&error)) {
+                Ok(()) => {}
                 Err(Errno::EAGAIN) => break,
                 // There were more failures than the queue holds, and what it does hold says more.
                 Err(Errno::ENOBUFS) if lost.is_none() => {
@@ -439,8 +440,8 @@ impl Connection {
                     lost = Some(errno);
                     break;
                 }
-            };
-            let mut messages = Messages(self.buffer.get(..size).unwrap_or_default());
+            }
+            let mut messages = Messages(&self.buffer);
             for message in messages.by_ref() {
                 let Ok(number) = usize::try_from(message.seq.wrapping_sub(first)) else { continue };
                 match message.error() {
@@ -450,7 +451,7 @@ impl Connection {
                     None => {}
                 }
             }
-            if size == 0 || !messages.0.is_empty() {
+            if self.buffer.is_empty() || !messages.0.is_empty() {
                 lost = Some(Errno::EBADMSG);
                 break;
             }
@@ -476,18 +477,12 @@ impl Connection {
     }
 
     /// Leaves a dump that changes have got into. Without a descriptor to spare it is read to its end.
-    fn leave_dump(&mut self, seq: u32, last: usize) {
-        let mut size = last;
+    fn leave_dump(&mut self, seq: u32) {
         if self.on_another_socket().is_ok() {
             return;
         }
         let ends = |message: Message<'_>| message.seq == seq && matches!(message.kind, nl::DONE | nl::ERROR);
-        while !Messages(self.buffer.get(..size).unwrap_or_default()).any(ends) {
-            match self.socket.receive(&mut self.buffer, true) {
-                Ok(more) => size = more,
-                Err(_) => break,
-            }
-        }
+        while !Messages(&self.buffer).any(ends) && self.socket.receive(&mut self.buffer, true).is_ok() {}
     }
 
     fn dump<T>(
@@ -552,15 +547,13 @@ impl Connection {
         let mut answer = Answer { seq, kind: message - 1, is_dump, found: Vec::new() };
         loop {
             let received = self.socket.receive(&mut self.buffer, true);
-            let size = *received.as_ref().unwrap_or(&0);
-            let heard = received.and_then(|size| answer.hear(self.buffer.get(..size).unwrap_or_default(), &mut read));
-            match heard {
+            match received.and_then(|()| answer.hear(&self.buffer, &mut read)) {
                 Ok(false) => {}
                 Ok(true) => return Ok(answer.found),
                 Err(error) => {
                     // Of an answer that could not be read, or is not worth it, there may be more.
                     match errno_of(&error) {
-                        Errno::EINTR => self.leave_dump(seq, size),
+                        Errno::EINTR => self.leave_dump(seq),
                         Errno::EBADMSG | Errno::EMSGSIZE | Errno::ETIMEDOUT => self.start_over(),
                         _ => {}
                     }
@@ -654,11 +647,6 @@ fn is_of(family: Family, message: Message<'_>, kind: u8) -> bool {
     message.nf_tables() == Some(kind) && message.nfproto() == Some(family.nfproto())
 }
 
-/// Whether an attribute's value is this string.
-fn is_string(value: &[u8], text: &str) -> bool {
-    value.strip_suffix(b"\0") == Some(text.as_bytes())
-}
-
 fn bytes_of(attributes: Attributes<'_>, kind: u16) -> Vec<u8> {
     attributes.find(kind).map(|attribute| attribute.value.to_vec()).unwrap_or_default()
 }
@@ -739,8 +727,8 @@ fn read_counter(attributes: Attributes<'_>) -> Option<(u64, u64)> {
 /// A rule's attributes, looked through once: there are many rules.
 #[derive(Clone, Copy, Default)]
 struct RuleParts<'a> {
-    table: &'a [u8],
-    chain: &'a [u8],
+    table: Option<Attribute<'a>>,
+    chain: Option<Attribute<'a>>,
     handle: Option<u64>,
     userdata: &'a [u8],
     expressions: Attributes<'a>,
@@ -751,13 +739,11 @@ struct RuleParts<'a> {
 struct Names(Rc<str>);
 
 impl Names {
-    /// What stands before the first NUL.
-    fn of(&mut self, value: &[u8]) -> Rc<str> {
-        let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
-        if self.0.as_bytes() != name {
-            self.0 = String::from_utf8_lossy(name).into();
+    fn of(&mut self, name: Attribute<'_>) -> Option<Rc<str>> {
+        if !name.is(&self.0) {
+            self.0 = name.string()?.into();
         }
-        Rc::clone(&self.0)
+        Some(Rc::clone(&self.0))
     }
 }
 
@@ -766,8 +752,8 @@ impl<'a> RuleParts<'a> {
         let mut parts = Self::default();
         for attribute in attributes {
             match attribute.kind {
-                rule::TABLE => parts.table = attribute.value,
-                rule::CHAIN => parts.chain = attribute.value,
+                rule::TABLE => parts.table = Some(attribute),
+                rule::CHAIN => parts.chain = Some(attribute),
                 rule::HANDLE => parts.handle = attribute.u64(),
                 rule::USERDATA => parts.userdata = attribute.value,
                 rule::EXPRESSIONS => parts.expressions = attribute.nested(),
@@ -799,7 +785,7 @@ impl<'a> RuleParts<'a> {
                 _ => {}
             }
         }
-        let chain = (!self.chain.is_empty()).then(|| names.of(self.chain))?;
+        let chain = names.of(self.chain?)?;
         let (handle, userdata) = (self.handle?, self.userdata.to_vec());
         Some(RuleInfo { chain, handle, userdata, packets, bytes, verdict, expressions: Vec::new() })
     }

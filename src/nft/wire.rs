@@ -257,7 +257,7 @@ impl<'a> Attributes<'a> {
 
     /// Whether the attribute of that type is this string.
     pub fn is_string(self, kind: u16, text: &str) -> bool {
-        self.find(kind).is_some_and(|attribute| attribute.value.strip_suffix(b"\0") == Some(text.as_bytes()))
+        self.find(kind).is_some_and(|attribute| attribute.is(text))
     }
 
     /// Whether the last of them ends where all end.
@@ -293,6 +293,11 @@ impl<'a> Attribute<'a> {
     /// As a 64-bit number in network order.
     pub fn u64(self) -> Option<u64> {
         self.value.try_into().ok().map(u64::from_be_bytes)
+    }
+
+    /// Whether it is this string.
+    pub fn is(self, text: &str) -> bool {
+        self.value.strip_suffix(b"\0") == Some(text.as_bytes())
     }
 
     /// Up to the first NUL; bytes that are no UTF-8 are replaced.

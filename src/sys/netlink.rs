@@ -90,14 +90,14 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram into `buffer`, in place of what is in it, and gives its length: at most the buffer's capacity,
-    /// of which no byte is touched that nothing is received into. Waits for it only if `wait`, and not for ever.
+    /// Receives one datagram into `buffer`, in place of what is in it: at most the buffer's capacity, of which no byte is
+    /// touched that nothing is received into. Waits for it only if `wait`, and not for ever.
     ///
     /// # Errors
     /// ENOBUFS when answers were lost; EAGAIN when there is none and `wait` is false, ETIMEDOUT when there still is none;
     /// EMSGSIZE when it did not fit. The buffer is empty then.
     #[inline]
-    pub fn receive(&self, buffer: &mut Vec<u8>, wait: bool) -> io::Result<usize> {
+    pub fn receive(&self, buffer: &mut Vec<u8>, wait: bool) -> io::Result<()> {
         buffer.clear();
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         loop {
@@ -110,7 +110,7 @@ impl Socket {
                 Ok(size) => {
                     // SAFETY: there is room for them, and the kernel has written them.
                     unsafe { buffer.set_len(size) };
-                    return Ok(size);
+                    return Ok(());
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if wait => self.wait()?,

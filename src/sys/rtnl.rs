@@ -143,8 +143,8 @@ impl Routing {
         let mut buffer = Vec::with_capacity(32 * 1024);
         let mut answer = Vec::new();
         loop {
-            let length = self.socket.receive(&mut buffer, true)?;
-            let mut rest = &buffer[..length];
+            self.socket.receive(&mut buffer, true)?;
+            let mut rest = buffer.as_slice();
             while let Some((message, others)) = split_message(rest) {
                 rest = others;
                 if number_at(message, 8) != Some(self.sequence) {
